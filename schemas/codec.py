@@ -1,0 +1,330 @@
+"""Events to bytes and back: Avro single-object encoding, schemas named by fingerprint.
+
+Wire form: C3 01, the 8-byte little-endian CRC-64-AVRO fingerprint of the writer's schema, the
+Avro body (Avro specification, "Single-object encoding"). Validation happens once, when a model
+is made at the edge; decoding trusts what the log's checksum vouches for and builds no model
+until somebody asks for one.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from functools import cache
+from importlib import resources
+from io import BytesIO
+from typing import Any, TypeVar, cast
+
+import fastavro
+import fastavro.schema
+from pydantic import BaseModel
+
+from madlog.schemas.errors import InvalidEvent, SchemaError, Undecodable, UnknownSchema
+from madlog.schemas.events import (
+    EVENT_KINDS,
+    Candidate,
+    Event,
+    Part,
+    SchemaRegistered,
+    Sender,
+    Source,
+)
+from madlog.schemas.ids import content_id_and_time
+
+__all__ = (
+    "MARKER",
+    "Schemas",
+    "Upcaster",
+    "build",
+    "canonical",
+    "content_digest",
+    "encode",
+    "fields_of",
+    "fingerprint",
+    "fingerprint_of",
+    "released_schemas",
+    "schema_events",
+    "wire_fingerprint",
+)
+
+MARKER = b"\xc3\x01"
+_NAMESPACE = "madlog."
+_HEAD = len(MARKER) + 8
+_ENVELOPE = frozenset(Event.model_fields)
+_NESTED: dict[str, tuple[type[BaseModel], bool]] = {
+    "sender": (Sender, False),
+    "source": (Source, False),
+    "parts": (Part, True),
+    "candidates": (Candidate, True),
+}
+
+Fields = dict[str, Any]
+M = TypeVar("M", bound=BaseModel)
+Upcaster = Callable[[Fields], Fields]
+
+
+def released_schemas() -> dict[str, list[dict[str, Any]]]:
+    """Return every schema that ships with this program, by kind, oldest version first."""
+    found: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for path in resources.files("madlog.schemas").joinpath("avro").iterdir():
+        if path.name.endswith(".avsc"):
+            kind, version, _ = path.name.split(".")
+            schema = json.loads(path.read_text(encoding="utf-8"))
+            found.setdefault(kind, []).append((int(version[1:]), schema))
+    return {kind: [schema for _, schema in sorted(found[kind], key=_first)] for kind in found}
+
+
+def _first(pair: tuple[int, dict[str, Any]]) -> int:
+    return pair[0]
+
+
+def fingerprint_of(schema: dict[str, Any]) -> bytes:
+    """Return the 8 bytes that name a schema on the wire."""
+    form = fastavro.schema.to_parsing_canonical_form(schema)
+    return bytes.fromhex(fastavro.schema.fingerprint(form, "CRC-64-AVRO"))
+
+
+def _plain(schema: Any) -> Any:
+    """Drop logical types, which change no byte but would make fastavro build datetimes."""
+    if isinstance(schema, dict):
+        return {key: _plain(value) for key, value in schema.items() if key != "logicalType"}
+    return [_plain(item) for item in schema] if isinstance(schema, list) else schema
+
+
+def _parse(schema: dict[str, Any]) -> Any:
+    try:
+        return fastavro.parse_schema(_plain(schema), _force=True)
+    except Exception as error:  # fastavro raises many kinds for a bad schema
+        raise SchemaError(f"this is not an Avro schema: {error}") from error
+
+
+class _Released:
+    """The newest shipped schema of each kind, parsed once a process."""
+
+    def __init__(self) -> None:
+        self.all = released_schemas()
+        self.parsed = {kind: _parse(versions[-1]) for kind, versions in self.all.items()}
+        self.heads = {
+            kind: MARKER + fingerprint_of(versions[-1]) for kind, versions in self.all.items()
+        }
+
+
+@cache
+def _released() -> _Released:
+    return _Released()
+
+
+def fingerprint(kind: str) -> bytes:
+    """Return the fingerprint of the schema that this program writes `kind` with."""
+    return _released().heads[kind][len(MARKER) :]
+
+
+def wire_fingerprint(value: bytes) -> bytes:
+    """Return the fingerprint that wire bytes name; raises Undecodable."""
+    if value[:2] != MARKER or len(value) < _HEAD:
+        raise Undecodable(
+            f"{len(value)} bytes beginning {value[:4].hex()!r} are no event: "
+            "a single-object Avro record begins with c301 and an 8-byte fingerprint"
+        )
+    return value[2:_HEAD]
+
+
+def fields_of(event: Event) -> Fields:
+    """Return an event's fields as plain dicts and lists, unknown ones of newer programs too."""
+    fields = dict(event.__dict__)
+    if event.__pydantic_extra__:
+        fields.update(event.__pydantic_extra__)
+    for name, (_, many) in _NESTED.items():
+        value = fields.get(name)
+        if value is not None:
+            fields[name] = [_flat(item) for item in value] if many else _flat(value)
+    return fields
+
+
+def _flat(model: BaseModel) -> Fields:
+    extra = model.__pydantic_extra__
+    return {**model.__dict__, **extra} if extra else model.__dict__
+
+
+def _trusted(model: type[M], fields: Fields) -> M:
+    """Make a model without validating: its fields come from a validated one's bytes."""
+    made = model.__new__(model)
+    known = model.__pydantic_fields__
+    extra = {name: fields[name] for name in fields.keys() - known.keys()}
+    values = {name: value for name, value in fields.items() if name in known} if extra else fields
+    if len(values) < len(known):
+        values = {
+            name: fields[name] if name in fields else field.get_default(call_default_factory=True)
+            for name, field in known.items()
+        }
+    object.__setattr__(made, "__dict__", values)
+    object.__setattr__(made, "__pydantic_fields_set__", set(values))
+    object.__setattr__(made, "__pydantic_extra__", extra)
+    object.__setattr__(made, "__pydantic_private__", None)
+    return made
+
+
+def build(kind: str, fields: Mapping[str, Any]) -> Event:
+    """Return the typed event of fields that are known to be valid; validates nothing."""
+    values = dict(fields)
+    for name, (model, many) in _NESTED.items():
+        value = values.get(name)
+        if value is None:
+            continue
+        if many:
+            values[name] = tuple(_trusted(model, dict(item)) for item in value)
+        else:
+            values[name] = _trusted(model, dict(value))
+    for name, value in values.items():
+        if type(value) is list:
+            values[name] = tuple(value)
+    return _trusted(EVENT_KINDS[kind], values)
+
+
+def encode(event: Event, schema: dict[str, Any] | None = None) -> bytes:
+    """Return an event's wire bytes, with `schema` in place of the newest released one.
+
+    Raises InvalidEvent when a field does not fit the schema.
+    """
+    released = _released()
+    if schema is None:
+        head, parsed = released.heads[event.kind], released.parsed[event.kind]
+    else:
+        head, parsed = MARKER + fingerprint_of(schema), _parse(schema)
+    out = BytesIO()
+    out.write(head)
+    try:
+        fastavro.schemaless_writer(out, parsed, fields_of(event))
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
+        raise InvalidEvent(f"a {event.kind} could not be encoded: {error}") from error
+    return out.getvalue()
+
+
+def _text_of_bytes(value: object) -> str:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")  # as Avro's own JSON encoding writes bytes
+    raise TypeError(f"{type(value).__name__} has no canonical form")
+
+
+def _without_none(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_none(item) for key, item in value.items() if item is not None}
+    return [_without_none(item) for item in value] if isinstance(value, (list, tuple)) else value
+
+
+def canonical(fields: Mapping[str, Any]) -> bytes:
+    """Return the canonical JSON of decoded fields, equal however the event was framed.
+
+    Keys sorted, absent and None alike left out, so that a nullable field added later changes no
+    digest of older events.
+    """
+    return json.dumps(
+        _without_none(dict(fields)),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=False,
+        default=_text_of_bytes,
+    ).encode("utf-8", "surrogatepass")
+
+
+def content_digest(event: Event, key: str) -> bytes:
+    """Return the SHA-256 of what a repeated idempotency key must bring again.
+
+    That is kind, topic key, sender's name and payload; not ids, times, source or headers.
+    """
+    payload = {name: value for name, value in fields_of(event).items() if name not in _ENVELOPE}
+    head = {"kind": event.kind, "key": key, "sender": event.sender.name}
+    return hashlib.sha256(canonical({"head": head, "payload": payload})).digest()
+
+
+class Schemas:
+    """The schemas that can be read: those shipped, and those that the log itself holds."""
+
+    def __init__(self, upcasters: Mapping[tuple[str, str], Upcaster] | None = None) -> None:
+        released = _released()
+        # fingerprint -> (kind, writer's schema, reader's schema or None, version, upcaster)
+        self._readers: dict[bytes, tuple[str, Any, Any, int, Upcaster | None]] = {}
+        self._upcasters = dict(upcasters or {})
+        for kind, versions in released.all.items():
+            for number, schema in enumerate(versions, start=1):
+                newest = number == len(versions)
+                self._put(kind, schema, number, None if newest else released.parsed[kind])
+
+    def _put(self, kind: str, schema: dict[str, Any], version: int, reader: Any) -> None:
+        name = fingerprint_of(schema)
+        upcaster = self._upcasters.get((kind, name.hex()))
+        # An upcaster sees the record as it was written; Avro resolution would refuse it first.
+        target = None if upcaster else reader
+        self._readers[name] = (kind, _parse(schema), target, version, upcaster)
+
+    def __contains__(self, name: bytes) -> bool:
+        return name in self._readers
+
+    def add(self, schema_json: str, version: int = 0) -> str:
+        """Learn a schema that the log holds; returns its kind. Raises SchemaError.
+
+        An event of a newer program is decoded with its own schema and keeps its new fields.
+        """
+        try:
+            schema = json.loads(schema_json)
+            kind = str(schema["name"]).removeprefix(_NAMESPACE)
+        except (ValueError, KeyError, TypeError) as error:
+            raise SchemaError(f"this is not an Avro schema: {error}") from error
+        if fingerprint_of(schema) not in self._readers:
+            self._put(kind, schema, version, None)
+        return kind
+
+    def decode_fields(self, value: bytes) -> tuple[str, Fields]:
+        """Return (kind, fields) of wire bytes; raises Undecodable, UnknownSchema."""
+        entry = self._readers.get(value[2:_HEAD]) if value[:2] == MARKER else None
+        if entry is None:
+            name = wire_fingerprint(value)
+            raise UnknownSchema(
+                f"schema {name.hex()} is in neither this program nor the log's mad.schemas: "
+                "read it with the version of madlog that wrote it, or a newer one"
+            )
+        kind, writer, reader, _, upcaster = entry
+        body = BytesIO(value)
+        body.seek(_HEAD)
+        try:
+            fields = cast(Fields, fastavro.schemaless_reader(body, writer, reader))
+        except Exception as error:  # fastavro raises many kinds for bad bytes
+            raise Undecodable(f"a {kind} of {len(value)} bytes breaks off or is damaged") from error
+        if body.tell() != len(value):
+            raise Undecodable(f"a {kind} has {len(value) - body.tell()} bytes too many at its end")
+        return kind, upcaster(fields) if upcaster else fields
+
+    def decode(self, value: bytes) -> Event:
+        """Return the typed event of wire bytes; raises Undecodable, UnknownSchema."""
+        kind, fields = self.decode_fields(value)
+        if kind not in EVENT_KINDS:
+            raise UnknownSchema(f"{kind!r} is a kind of event of a newer madlog: upgrade to use it")
+        return build(kind, fields)
+
+    def version(self, value: bytes) -> int:
+        """Return the version of the schema that wire bytes were written with."""
+        return self._readers[wire_fingerprint(value)][3]
+
+
+@cache
+def schema_events() -> tuple[SchemaRegistered, ...]:
+    """Return the events that register what this program writes with; same bytes everywhere."""
+    made = []
+    for kind, versions in sorted(_released().all.items()):
+        text = json.dumps(versions[-1], sort_keys=True, separators=(",", ":"))
+        event_id, occurred_at = content_id_and_time("SchemaRegistered", kind, text)
+        made.append(
+            SchemaRegistered(
+                event_id=event_id,
+                conversation_id="mad.schemas",
+                sender=Sender(name="madlog", kind="system"),
+                occurred_at=occurred_at,
+                time_source="synthetic",
+                idempotency_key=fingerprint(kind).hex(),
+                subject_name=kind,
+                version=len(versions),
+                fingerprint=fingerprint(kind).hex(),
+                schema_text=text,
+            )
+        )
+    # SchemaRegistered first: whoever reads from zero meets the schema of schemas before others.
+    return tuple(sorted(made, key=lambda event: event.subject_name != "SchemaRegistered"))
