@@ -1,0 +1,93 @@
+"""The command line: the library's own verbs; each command imports what it needs when it runs.
+
+Exit codes: 0 done, 1 a problem was found that the command looks for, 2 wrong use or bad input,
+3 the log is unavailable or a limit was hit, 130 interrupted (what was acknowledged is kept).
+"""
+
+import os
+import sys
+
+import click
+import typer
+
+from madlog.cli import ask, demo, integrity, log, machine, moving, working
+from madlog.cli._context import JsonOption, LogOption, State, note
+
+__all__ = ("app", "main")
+
+_HELP = """Keep what your agents say in a log you can ask, prove and replay.
+
+Import the conversations of agents that you already run, ask SQL about what was said, done, spent
+and decided, replay it all from the start and see that nothing differs. No server needed.
+
+  madlog demo                                    the main job, on scripted traffic
+  madlog import runs.jsonl --format openai-chat  your own logs
+  madlog ask                                     the questions that have a name
+  madlog words                                   what the words mean
+"""
+
+app = typer.Typer(
+    name="madlog",
+    help=_HELP,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for module in (demo, log, moving, working, ask, integrity, machine):
+    module.register(app)
+
+
+@app.callback()
+def _options(
+    ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False
+) -> None:
+    ctx.obj = State(log, as_json)
+
+
+def main() -> None:
+    """Run the command line and exit with its code."""
+    sys.exit(_run())
+
+
+def _run() -> int:
+    try:
+        code = app(standalone_mode=False)
+        sys.stdout.flush()
+    except click.exceptions.NoArgsIsHelpError as error:
+        print(error.format_message())
+        return 0
+    except click.ClickException as error:
+        error.show()
+        return 2
+    except (KeyboardInterrupt, click.Abort, EOFError):
+        note("madlog: interrupted; everything that was acknowledged is kept")
+        return 130
+    except BrokenPipeError:
+        # The reader went away (head, less): that is not our failure, but nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except Exception as error:
+        return _explain(error)
+    return int(code or 0)
+
+
+def _explain(error: Exception) -> int:
+    """Say an error in one sentence; only what nobody foresaw keeps its traceback."""
+    from pydantic import ValidationError
+
+    from madlog.schemas import MadlogError
+
+    if isinstance(error, MadlogError):
+        note(f"madlog: {error}")
+        return error.exit_code
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        note(f"madlog: {where}: {first['msg']} (given: {str(first.get('input'))[:80]!r})")
+        return 2
+    if isinstance(error, OSError) and error.filename:
+        note(f"madlog: {error.filename}: {error.strerror}")
+        return 2
+    raise error

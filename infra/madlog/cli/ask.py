@@ -1,0 +1,170 @@
+"""sql, ask: questions about the log."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from madlog.cli._context import (
+    JsonOption,
+    LogOption,
+    State,
+    dump,
+    fail,
+    note,
+    print_rows,
+    run,
+    state_of,
+)
+
+if TYPE_CHECKING:
+    from madlog.analytics.sql import Result
+
+__all__ = ("register",)
+
+AsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="POSITIONS|@FILE|TIME", help="Ask the log as it was then."),
+]
+FormatOption = Annotated[
+    str | None, typer.Option("--format", metavar="table|json|csv|parquet", help="Default: table.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("sql")(sql)
+    app.command("ask")(ask)
+
+
+def sql(
+    ctx: typer.Context,
+    query: Annotated[str, typer.Argument(metavar='"SELECT …"', help="One SELECT.")],
+    as_of: AsOf = None,
+    fmt: FormatOption = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask in SQL: one SELECT over the log's views, no access to files.
+
+    Examples:
+
+      madlog sql "select sender, count(*) from turns group by 1 order by 2 desc"
+
+      madlog sql "from decisions" --format parquet > decisions.parquet
+    """
+    state = state_of(ctx, log, as_json)
+    run(_sql(state, query, as_of, _format(state, fmt)))
+
+
+def _format(state: State, fmt: str | None) -> str:
+    chosen = fmt or ("json" if state.json else "table")
+    if chosen not in ("table", "json", "csv", "parquet"):
+        raise fail(f"{chosen!r} is not a format: table, json, csv or parquet", 2)
+    if chosen == "parquet" and sys.stdout.isatty():
+        raise fail("parquet is for a file: add > FILE.parquet", 2)
+    return chosen
+
+
+async def _sql(state: State, text: str, as_of: str | None, fmt: str) -> None:
+    from madlog.analytics.as_of import resolve
+    from madlog.analytics.sql import query
+    from madlog.wiring import opened
+
+    async with opened(state.url, state.settings, create=False) as log:
+        at = await resolve(log, as_of) if as_of else None
+        result = await query(log, text, as_of=at)
+    _print_result(state, result, fmt, as_of)
+
+
+def _print_result(state: State, result: "Result", fmt: str, as_of: str | None) -> None:
+    from madlog.analytics.output import write_csv, write_json_lines, write_parquet
+
+    if as_of:
+        note(f"as of {result.as_of}")
+    if fmt == "json":
+        write_json_lines(result, sys.stdout)
+    elif fmt == "csv":
+        write_csv(result, sys.stdout)
+    elif fmt == "parquet":
+        write_parquet(result, sys.stdout.buffer)
+    else:
+        table_state = State(state.log, False)
+        rows = result.table.to_pylist()
+        print_rows(table_state, rows, result.columns, empty="no rows")
+
+
+def ask(
+    ctx: typer.Context,
+    name: Annotated[str | None, typer.Argument(help="A question's name; none lists them.")] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("-p", "--param", metavar="KEY=VALUE", help="Repeat.")
+    ] = None,
+    as_of: AsOf = None,
+    show_sql: Annotated[bool, typer.Option("--sql", help="Print its SQL instead.")] = False,
+    fmt: FormatOption = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask a question that has a name; without one, list them.
+
+    Examples:
+
+      madlog ask
+
+      madlog ask transcript -p conversation=order-4711
+    """
+    state = state_of(ctx, log, as_json)
+    if name is None:
+        _list(state)
+        return
+    if show_sql:
+        from madlog.analytics.questions import question
+
+        print(question(name).sql.strip())
+        return
+    run(_ask(state, name, _parameters(param or []), as_of, _format(state, fmt)))
+
+
+def _list(state: State) -> None:
+    from madlog.analytics.questions import questions
+
+    rows: list[dict[str, Any]] = [
+        {
+            "name": item.name,
+            "asks": item.sentence,
+            "parameters": ", ".join(
+                f"{p.name}={p.default}" if p.default is not None else p.name for p in item.parameters
+            ),
+        }
+        for item in questions()
+    ]
+    if state.json:
+        for row in rows:
+            print(dump(row))
+        return
+    print_rows(state, rows, ("name", "asks", "parameters"))
+    note("ask one: madlog ask NAME [-p KEY=VALUE]; its SQL: madlog ask NAME --sql")
+
+
+def _parameters(given: list[str]) -> dict[str, str]:
+    pairs = {}
+    for item in given:
+        key, equals, value = item.partition("=")
+        if not equals or not key:
+            raise fail(f"{item!r} is not KEY=VALUE", 2)
+        pairs[key] = value
+    return pairs
+
+
+async def _ask(
+    state: State, name: str, parameters: dict[str, str], as_of: str | None, fmt: str
+) -> None:
+    from madlog.analytics.as_of import resolve
+    from madlog.analytics.questions import ask as ask_question
+    from madlog.wiring import opened
+
+    async with opened(state.url, state.settings, create=False) as log:
+        at = await resolve(log, as_of) if as_of else None
+        result = await ask_question(log, name, parameters, as_of=at)
+    _print_result(state, result, fmt, as_of)

@@ -1,0 +1,323 @@
+"""topics, append, tail, show: what reads and writes the log itself."""
+
+import sys
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from madlog.cli._context import (
+    JsonOption,
+    LogOption,
+    State,
+    note,
+    print_object,
+    print_rows,
+    run,
+    state_of,
+)
+
+if TYPE_CHECKING:
+    from madlog.topics import EventLog, LogEvent, Vector
+
+__all__ = ("register",)
+
+topics_app = typer.Typer(help="The topics: list them, show one.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.add_typer(topics_app, name="topics")
+    app.command("append")(append)
+    app.command("tail")(tail)
+    app.command("show")(show)
+
+
+@topics_app.command("list")
+def topics_list(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
+    """List the topics there are, and what each holds.
+
+    Example: madlog topics list
+    """
+    from madlog.topics import CATALOG
+    from madlog.topics.catalog import topic
+
+    state = state_of(ctx, log, as_json)
+    present = run(_present(state))
+    rows = []
+    for name in sorted({*CATALOG, *present}):
+        entry = topic(name)
+        rows.append(
+            {
+                "topic": name,
+                "key": entry.key,
+                "holds": ", ".join(entry.holds) or "–",
+                "kept": entry.keeps,
+                "partitions": present.get(name, entry.partitions),
+                "in_log": name in present,
+            }
+        )
+    print_rows(state, rows, ("topic", "key", "holds", "kept", "partitions", "in_log"))
+
+
+async def _present(state: State) -> dict[str, int]:
+    from madlog.topics import LogUnavailable
+    from madlog.wiring import log_folder, opened
+
+    if not log_folder(state.url).exists():
+        return {}
+    try:
+        async with opened(state.url, state.settings, create=False) as log:
+            return await log.log.topics()
+    except LogUnavailable as error:
+        note(f"madlog: {error}")
+        raise typer.Exit(error.exit_code) from None
+
+
+@topics_app.command("show")
+def topics_show(
+    ctx: typer.Context, name: str, log: LogOption = None, as_json: JsonOption = False
+) -> None:
+    """Show one topic: its schemas, positions, and size.
+
+    Example: madlog topics show mad.conversations
+    """
+    state = state_of(ctx, log, as_json)
+    run(_topics_show(state, name))
+
+
+async def _topics_show(state: State, name: str) -> None:
+    from madlog.schemas.codec import fingerprint
+    from madlog.topics import UnknownTopic
+    from madlog.topics.catalog import topic
+    from madlog.wiring import opened
+
+    entry = topic(name)
+    async with opened(state.url, state.settings, create=False) as log:
+        if name not in await log.log.topics():
+            raise UnknownTopic(
+                f"{name} is in the catalogue, but this log holds nothing of it yet: "
+                "`madlog topics list` shows what it holds"
+            )
+        start, end = await log.log.start([name]), await log.log.end([name])
+        size = 0
+        async for batch in log.log.read(start, end):
+            size += sum(len(record.value) + len(record.key) for record in batch)
+    print_object(
+        state,
+        {
+            "topic": name,
+            "key": entry.key,
+            "kept": entry.keeps,
+            "schemas": {kind: fingerprint(kind).hex() for kind in entry.holds},
+            "start": str(start),
+            "end": str(end),
+            "records": sum(end.values()) - sum(start.values()),
+            "bytes": size,
+        },
+    )
+
+
+def append(
+    ctx: typer.Context,
+    text: Annotated[str, typer.Argument(help="What is said; - reads JSON lines from stdin.")],
+    conversation: Annotated[str | None, typer.Option("-c", "--conversation")] = None,
+    sender: Annotated[str | None, typer.Option("-s", "--sender")] = None,
+    to: Annotated[list[str] | None, typer.Option("-t", "--to", help="A recipient; repeat.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse instead of creating and joining.")
+    ] = False,
+    key: Annotated[
+        str | None, typer.Option("--key", help="Idempotency key: the same key appends once.")
+    ] = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Append one turn, or with - one turn a line of stdin; durable when it answers.
+
+    Examples:
+
+      madlog append -c order-4711 -s ada -t shop "Where is my parcel?"
+
+      madlog append - < turns.jsonl   # {"conversation_id", "sender", "text", "recipients"?, …}
+    """
+    state = state_of(ctx, log, as_json)
+    run(_append(state, text, conversation, sender, to or [], strict, key))
+
+
+async def _append(
+    state: State,
+    text: str,
+    conversation: str | None,
+    sender: str | None,
+    to: list[str],
+    strict: bool,
+    key: str | None,
+) -> None:
+    from madlog.cli._stdin import append_lines
+    from madlog.mads.conversation import append_turn
+    from madlog.topics import SystemClock, system_random
+    from madlog.wiring import opened
+
+    if text != "-" and (not conversation or not sender):
+        raise typer.BadParameter("a turn needs -c CONVERSATION and -s SENDER")
+    async with opened(state.url, state.settings) as log:
+        if text == "-":
+            code = await append_lines(log, conversation, sender, to, strict)
+            raise typer.Exit(code)
+        said = await append_turn(
+            log,
+            str(conversation),
+            str(sender),
+            text,
+            to,
+            strict=strict,
+            idempotency_key=key,
+            clock=SystemClock(),
+            random=system_random,
+        )
+    answer = {"event_id": said.event_id, "position": str(said.position)}
+    if said.repeated:
+        answer["repeated"] = True
+    print_object(state, answer)
+
+
+def tail(
+    ctx: typer.Context,
+    topic: Annotated[str, typer.Argument(help="A topic.")] = "mad.conversations",
+    since: Annotated[
+        str, typer.Option("--from", metavar="start|end|OFFSET|TIME", help="Where to begin.")
+    ] = "start",
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on as events come.")] = False,
+    limit: Annotated[int | None, typer.Option("-n", "--limit", min=1)] = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Print a topic's events: readable on a terminal, JSON lines on a pipe.
+
+    Examples:
+
+      madlog tail --follow
+
+      madlog tail mad.decisions --from 2026-01-01T00:00:00Z --limit 10
+    """
+    state = state_of(ctx, log, as_json)
+    run(_tail(state, topic, since, follow, limit))
+
+
+async def _tail(state: State, topic: str, since: str, follow: bool, limit: int | None) -> None:
+    from madlog.topics import UnknownTopic
+    from madlog.topics.catalog import topic as catalogued
+    from madlog.wiring import opened
+
+    catalogued(topic)
+    readable = sys.stdout.isatty() and not state.json
+    async with opened(state.url, state.settings, create=False) as log:
+        if topic not in await log.log.topics():
+            if not follow:
+                raise UnknownTopic(f"this log holds nothing of {topic} yet")
+            await log.ensure_topics([topic])
+        start = await _begin(log, topic, since)
+        count = 0
+        events = _live(log, start) if follow else _merged(log, start)
+        async for event in events:
+            _print_event(event, readable)
+            count += 1
+            if limit and count >= limit:
+                break
+
+
+async def _begin(log: "EventLog", topic: str, since: str) -> "Vector":
+    from madlog.analytics.as_of import parse_time
+    from madlog.topics import Vector
+
+    if since == "start":
+        return await log.log.start([topic])
+    end = await log.log.end([topic])
+    if since == "end":
+        return end
+    if since.isdigit():
+        low = await log.log.start([topic])
+        return Vector({tp: min(max(int(since), low[tp]), end[tp]) for tp in end})
+    return await log.log.at_time([topic], parse_time(since))
+
+
+async def _live(log: "EventLog", start: "Vector") -> "AsyncIterator[LogEvent]":
+    async for batch in log.subscribe(start):
+        for event in batch:
+            yield event
+        sys.stdout.flush()
+
+
+async def _merged(log: "EventLog", start: "Vector") -> "AsyncIterator[LogEvent]":
+    """Merge a topic's partitions by append time, holding one batch of each."""
+    import heapq
+
+    from madlog.topics import Vector
+
+    end = await log.log.end({tp.topic for tp in start})
+
+    async def one(tp: Any) -> "AsyncIterator[LogEvent]":
+        async for batch in log.read(Vector({tp: start[tp]}), Vector({tp: end[tp]})):
+            for event in batch:
+                yield event
+
+    heap: list[tuple[int, int, LogEvent, AsyncIterator[LogEvent]]] = []
+    for tp in sorted(start):
+        stream = one(tp)
+        first = await anext(stream, None)
+        if first is not None:
+            heapq.heappush(heap, (first.record.appended_at, tp.partition, first, stream))
+    while heap:
+        _, partition, event, stream = heap[0]
+        yield event
+        following = await anext(stream, None)
+        if following is None:
+            heapq.heappop(heap)
+        else:
+            entry = (following.record.appended_at, partition, following, stream)
+            heapq.heapreplace(heap, entry)
+
+
+def _print_event(event: "LogEvent", readable: bool) -> None:
+    from madlog.cli._context import dump
+
+    fields = event.fields
+    if not readable:
+        place = {"position": str(event.position), "appended_at": event.record.appended_at}
+        print(dump({"kind": event.kind, **place, **fields}))
+        return
+    text = "".join(part["text"] or "" for part in fields.get("parts", ()))
+    if event.kind != "Turn":
+        skip = {"event_id", "conversation_id", "sender", "extra", "source", "principal", "cipher"}
+        told = {k: v for k, v in fields.items() if k not in skip and v not in (None, [], {})}
+        text = dump({k: v for k, v in told.items() if not k.endswith("_id")})[:160]
+    who = fields["sender"]["name"]
+    print(f"{event.position}  {fields['conversation_id']}  {who}  {event.kind}  {text[:400]}")
+
+
+def show(
+    ctx: typer.Context,
+    conversation: Annotated[str, typer.Argument(help="A conversation's id, or latest.")],
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a conversation: the transcript with tool calls, decisions and costs.
+
+    Example: madlog show latest
+    """
+    state = state_of(ctx, log, as_json)
+    run(_show(state, conversation))
+
+
+async def _show(state: State, conversation: str) -> None:
+    from madlog.analytics.conversation_view import conversation_view
+    from madlog.cli._transcript import print_transcript
+    from madlog.wiring import opened
+
+    async with opened(state.url, state.settings, create=False) as log:
+        view = await conversation_view(log, conversation)
+    if state.json:
+        print_object(state, view.as_json())
+    else:
+        print_transcript(view)

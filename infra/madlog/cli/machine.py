@@ -1,0 +1,136 @@
+"""doctor, words, bench: this machine, the vocabulary, the measurements."""
+
+from typing import Annotated, Any
+
+import typer
+
+from madlog.cli._context import JsonOption, LogOption, State, fail, print_rows, run, state_of
+
+__all__ = ("WORDS", "register")
+
+# word, in plain words, what it is.
+WORDS = (
+    ("MAD", "agent", "Multipurpose Agentic Duo: an engine that decides and an engine that acts."),
+    ("DTR", "decision tree", "Decision Tree Router: settles a turn by its form, in microseconds."),
+    ("LPPM", "learned process", "Maps prose to a process learned from the log, in milliseconds."),
+    ("Imperator", "language model", "The agent's own LLM: settles what needs meaning, in seconds."),
+    ("CET", "context builder", "Builds what a language model is shown, inside a token budget."),
+    ("Rogers", "the log", "The bus and keeper of every conversation; here, the log itself."),
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add these commands."""
+    app.command("doctor")(doctor)
+    app.command("words")(words)
+    app.command("bench")(bench)
+
+
+def words(ctx: typer.Context, as_json: JsonOption = False) -> None:
+    """Say what the words mean.
+
+    Example: madlog words
+    """
+    state = state_of(ctx, None, as_json)
+    rows = [{"word": word, "plain": plain, "meaning": what} for word, plain, what in WORDS]
+    print_rows(state, rows, ("word", "plain", "meaning"))
+
+
+def doctor(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
+    """Look at this machine: Python, SQLite, the file system, sync speed, disk space.
+
+    Exit code 1 when something would keep a log from working here.
+
+    Example: madlog doctor
+    """
+    state = state_of(ctx, log, as_json)
+    rows = _findings(state)
+    print_rows(state, rows, ("what", "found", "ok", "advice"))
+    if not all(row["ok"] for row in rows):
+        raise typer.Exit(1)
+
+
+def _findings(state: State) -> list[dict[str, Any]]:
+    import platform
+    import shutil
+    import sys
+
+    from madlog import __version__
+    from madlog.wiring import log_folder, storage_facts
+
+    folder = log_folder(state.url).absolute()
+    existing = folder
+    while not existing.exists():
+        existing = existing.parent
+    facts = storage_facts(existing)
+    free = shutil.disk_usage(existing).free
+    sync_us = _sync_us(existing)
+    rows: list[dict[str, Any]] = []
+
+    def add(what: str, found: str, ok: bool, advice: str = "") -> None:
+        rows.append({"what": what, "found": found, "ok": ok, "advice": "" if ok else advice})
+
+    add("madlog", __version__, True)
+    add("python", platform.python_version(), sys.version_info >= (3, 11), "use Python 3.11 or newer")
+    add("sqlite", facts.sqlite_version, facts.sqlite_safe, "install apsw 3.51.3 or newer")
+    add("file system", f"{facts.file_system} at {existing}", not facts.network, facts.advice)
+    add("free disk", f"{free / 2**30:.1f} GiB", free > 2**30, "free at least 1 GiB")
+    add(
+        "durable write",
+        "not possible here" if sync_us is None else f"{sync_us} µs median of 20",
+        sync_us is not None,
+        f"{existing} cannot be written: name another folder with --log",
+    )
+    add("log", f"{folder}" + ("" if folder.exists() else " (none yet)"), True)
+    return rows
+
+
+def _sync_us(folder: Any) -> int | None:
+    """Return the median µs of writing 1 KiB and syncing it, None where that cannot be done."""
+    import os
+    import statistics
+    import tempfile
+    import time
+
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            times = []
+            for _ in range(20):
+                begun = time.perf_counter_ns()
+                file.write(bytes(1024))
+                file.flush()
+                os.fsync(file.fileno())
+                times.append(time.perf_counter_ns() - begun)
+    except OSError:
+        return None
+    return round(statistics.median(times) / 1000)
+
+
+def bench(
+    ctx: typer.Context,
+    rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each pair.")] = 5,
+    only: Annotated[str | None, typer.Option("--only", metavar="NAME,…")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure this machine against plain loops, run alternately; needs a source checkout.
+
+    Example: madlog bench --rounds 7
+    """
+    import importlib.util
+    import sys
+    from pathlib import Path
+
+    state = state_of(ctx, None, as_json)
+    # The baselines are test code, named there and not shipped in the package.
+    path = Path(__file__).resolve().parents[3] / "tests" / "bench" / "run.py"
+    if not path.is_file():
+        raise fail("the benchmarks stand in the source checkout: git clone, then make bench", 2)
+    spec = importlib.util.spec_from_file_location("madlog_bench", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["madlog_bench"] = module
+    spec.loader.exec_module(module)
+    names = tuple(only.split(",")) if only else None
+    rows = run(module.measure(rounds, names))
+    print_rows(state, rows, ("what", "ours", "baseline", "unit", "ratio", "spread", "reach", "met"))

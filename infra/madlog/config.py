@@ -1,0 +1,34 @@
+"""Settings: built once in the command line, passed down, read from nowhere else."""
+
+import os
+from collections.abc import Mapping
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = ("Settings", "from_environment")
+
+
+class Settings(BaseModel):
+    """Every limit and default that a person may set; the environment names are MADLOG_NAME."""
+
+    model_config = ConfigDict(frozen=True)
+
+    log: str = ".madlog"
+    record_bytes_max: int = Field(default=1 << 20, ge=1024, description="largest turn, bytes")
+    queue_bytes_max: int = Field(default=32 << 20, ge=1 << 20, description="unacknowledged, bytes")
+    session_timeout_s: float = Field(default=6.0, gt=0.5, le=9.0, description="member lease")
+    worker_batch_records_max: int = Field(default=500, ge=1, le=10_000)
+    worker_recovery_timeout_s: float = Field(default=600.0, gt=0)
+    max_error: float = Field(default=0.05, ge=0, le=1, description="promised error of cheap tiers")
+    audit_rate: float = Field(default=0.02, ge=0, le=1, description="share judged by the tier above")
+
+
+def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
+    """Return the settings of this environment; raises ValueError naming the wrong one."""
+    environment = os.environ if environment is None else environment
+    found = {
+        name: environment[f"MADLOG_{name.upper()}"]
+        for name in Settings.model_fields
+        if environment.get(f"MADLOG_{name.upper()}")
+    }
+    return Settings.model_validate(found)

@@ -1,0 +1,124 @@
+"""Binds the parts together; the only module that names a backend."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from madlog.config import Settings
+from madlog.schemas import MadlogError
+from madlog.topics import Clock, EventLog, Log, LogUnavailable, SystemClock
+
+if TYPE_CHECKING:
+    from madlog.topics.blobs import BlobStore
+
+__all__ = (
+    "WrongUrl",
+    "copy_blobs",
+    "log_folder",
+    "open_blobs",
+    "open_event_log",
+    "open_log",
+    "opened",
+)
+
+
+class WrongUrl(MadlogError, ValueError):
+    """The log's address is a folder, or file:///FOLDER."""
+
+
+def log_folder(url: str) -> Path:
+    """Return the folder that a log's address names; raises WrongUrl, LogUnavailable."""
+    if "\x00" in url or not url.strip():
+        raise WrongUrl("the log's address is empty or holds a NUL: name a folder, or file:///FOLDER")
+    if "://" not in url:
+        return Path(url)
+    parts = urlsplit(url)
+    if parts.scheme == "kafka":
+        raise LogUnavailable(
+            f"{url}: this version of madlog has no Kafka backend yet; name a folder for an embedded "
+            "log, for example --log .madlog"
+        )
+    if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
+        raise WrongUrl(f"{url[:200]} is not the address of a log: name a folder, or file:///FOLDER")
+    return Path(unquote(parts.path))
+
+
+async def open_log(
+    url: str,
+    settings: Settings | None = None,
+    *,
+    create: bool = True,
+    clock: Clock | None = None,
+) -> Log:
+    """Open the log at an address; raises WrongUrl, LogUnavailable."""
+    from madlog.topics.embedded import EmbeddedLog
+
+    settings = settings or Settings()
+    return await EmbeddedLog.open(
+        log_folder(url),
+        clock=clock or SystemClock(),
+        create=create,
+        record_bytes_max=settings.record_bytes_max,
+        queue_bytes_max=settings.queue_bytes_max,
+        session_timeout_s=settings.session_timeout_s,
+    )
+
+
+async def open_event_log(
+    url: str,
+    settings: Settings | None = None,
+    *,
+    create: bool = True,
+    clock: Clock | None = None,
+) -> EventLog:
+    """Open the log at an address as a log of events; raises WrongUrl, LogUnavailable."""
+    log = await open_log(url, settings, create=create, clock=clock)
+    try:
+        return await EventLog.open(log)
+    except BaseException:
+        await log.close()
+        raise
+
+
+@asynccontextmanager
+async def opened(
+    url: str, settings: Settings | None = None, *, create: bool = True
+) -> AsyncIterator[EventLog]:
+    """Open a log of events for a block of code and close it after."""
+    log = await open_event_log(url, settings, create=create)
+    try:
+        yield log
+    finally:
+        await log.close()
+
+
+def open_blobs(url: str) -> "BlobStore":
+    """Return the store of fixed content beside a log."""
+    from madlog.topics.blobs import BlobStore
+
+    return BlobStore(str(log_folder(url).absolute() / "blobs"))
+
+
+def copy_blobs(url: str, folder: Path) -> int:
+    """Copy the blobs beside a log into the folder of its copy; returns how many there are.
+
+    Blobs never change, so copying them after the log copies every one that the copy refers to.
+    """
+    source = log_folder(url) / "blobs"
+    if not source.is_dir():
+        return 0
+    shutil.copytree(source, folder / "blobs", dirs_exist_ok=True)
+    return sum(1 for path in source.rglob("*") if path.is_file())
+
+
+class StorageFacts(NamedTuple):
+    """What an embedded log would stand on in a folder."""
+
+    sqlite_version: str
+    sqlite_safe: bool
+    file_system: str
+    network: bool
+    advice: str
