@@ -8,6 +8,7 @@ until somebody asks for one.
 
 import hashlib
 import json
+import struct
 from collections.abc import Callable, Mapping
 from functools import cache
 from importlib import resources
@@ -18,6 +19,7 @@ import fastavro
 import fastavro.schema
 from pydantic import BaseModel
 
+from madlog.schemas._compiled import NotCompilable, compile_decoder, compile_encoder
 from madlog.schemas.errors import InvalidEvent, SchemaError, Undecodable, UnknownSchema
 from madlog.schemas.events import (
     EVENT_KINDS,
@@ -103,6 +105,9 @@ class _Released:
     def __init__(self) -> None:
         self.all = released_schemas()
         self.parsed = {kind: _parse(versions[-1]) for kind, versions in self.all.items()}
+        self.encoders = {
+            kind: compile_encoder(_plain(versions[-1])) for kind, versions in self.all.items()
+        }
         self.heads = {
             kind: MARKER + fingerprint_of(versions[-1]) for kind, versions in self.all.items()
         }
@@ -185,18 +190,16 @@ def encode(event: Event, schema: dict[str, Any] | None = None) -> bytes:
 
     Raises InvalidEvent when a field does not fit the schema.
     """
-    released = _released()
-    if schema is None:
-        head, parsed = released.heads[event.kind], released.parsed[event.kind]
-    else:
-        head, parsed = MARKER + fingerprint_of(schema), _parse(schema)
-    out = BytesIO()
-    out.write(head)
     try:
-        fastavro.schemaless_writer(out, parsed, fields_of(event))
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
-        raise InvalidEvent(f"a {event.kind} could not be encoded: {error}") from error
-    return out.getvalue()
+        if schema is None:
+            released = _released()
+            return released.encoders[event.kind](event.__dict__, released.heads[event.kind])
+        out = BytesIO()
+        out.write(MARKER + fingerprint_of(schema))
+        fastavro.schemaless_writer(out, _parse(schema), fields_of(event))
+        return out.getvalue()
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error) as error:
+        raise InvalidEvent(f"a {event.kind} could not be encoded: {error!r}") from error
 
 
 def _text_of_bytes(value: object) -> str:
@@ -206,9 +209,12 @@ def _text_of_bytes(value: object) -> str:
 
 
 def _without_none(value: Any) -> Any:
-    if isinstance(value, dict):
+    kind = type(value)
+    if kind is dict:
         return {key: _without_none(item) for key, item in value.items() if item is not None}
-    return [_without_none(item) for item in value] if isinstance(value, (list, tuple)) else value
+    if kind is list or kind is tuple:
+        return [_without_none(item) for item in value]
+    return value
 
 
 def canonical(fields: Mapping[str, Any]) -> bytes:
@@ -236,13 +242,33 @@ def content_digest(event: Event, key: str) -> bytes:
     return hashlib.sha256(canonical({"head": head, "payload": payload})).digest()
 
 
+_Reader = Callable[[bytes, int], tuple[Fields, int]]
+
+
+def _reader(writer: dict[str, Any], target: Any) -> _Reader:
+    """Return how to read what `writer` wrote: compiled, or resolved by fastavro to `target`."""
+    if target is None:
+        try:
+            return compile_decoder(_plain(writer))
+        except NotCompilable:
+            pass
+    parsed = _parse(writer)
+
+    def resolved(value: bytes, at: int) -> tuple[Fields, int]:
+        body = BytesIO(value)
+        body.seek(at)
+        return cast(Fields, fastavro.schemaless_reader(body, parsed, target)), body.tell()
+
+    return resolved
+
+
 class Schemas:
     """The schemas that can be read: those shipped, and those that the log itself holds."""
 
     def __init__(self, upcasters: Mapping[tuple[str, str], Upcaster] | None = None) -> None:
         released = _released()
-        # fingerprint -> (kind, writer's schema, reader's schema or None, version, upcaster)
-        self._readers: dict[bytes, tuple[str, Any, Any, int, Upcaster | None]] = {}
+        # fingerprint -> (kind, how to read it, version, upcaster)
+        self._readers: dict[bytes, tuple[str, _Reader, int, Upcaster | None]] = {}
         self._upcasters = dict(upcasters or {})
         for kind, versions in released.all.items():
             for number, schema in enumerate(versions, start=1):
@@ -253,8 +279,8 @@ class Schemas:
         name = fingerprint_of(schema)
         upcaster = self._upcasters.get((kind, name.hex()))
         # An upcaster sees the record as it was written; Avro resolution would refuse it first.
-        target = None if upcaster else reader
-        self._readers[name] = (kind, _parse(schema), target, version, upcaster)
+        read = _reader(schema, None if upcaster else reader)
+        self._readers[name] = (kind, read, version, upcaster)
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._readers
@@ -282,15 +308,13 @@ class Schemas:
                 f"schema {name.hex()} is in neither this program nor the log's mad.schemas: "
                 "read it with the version of madlog that wrote it, or a newer one"
             )
-        kind, writer, reader, _, upcaster = entry
-        body = BytesIO(value)
-        body.seek(_HEAD)
+        kind, read, _, upcaster = entry
         try:
-            fields = cast(Fields, fastavro.schemaless_reader(body, writer, reader))
+            fields, end = read(value, _HEAD)
         except Exception as error:  # fastavro raises many kinds for bad bytes
             raise Undecodable(f"a {kind} of {len(value)} bytes breaks off or is damaged") from error
-        if body.tell() != len(value):
-            raise Undecodable(f"a {kind} has {len(value) - body.tell()} bytes too many at its end")
+        if end != len(value):
+            raise Undecodable(f"a {kind} has {len(value) - end} bytes too many at its end")
         return kind, upcaster(fields) if upcaster else fields
 
     def decode(self, value: bytes) -> Event:
@@ -302,7 +326,7 @@ class Schemas:
 
     def version(self, value: bytes) -> int:
         """Return the version of the schema that wire bytes were written with."""
-        return self._readers[wire_fingerprint(value)][3]
+        return self._readers[wire_fingerprint(value)][2]
 
 
 @cache
