@@ -20,7 +20,9 @@ class Settings(BaseModel):
     worker_batch_records_max: int = Field(default=500, ge=1, le=10_000)
     worker_recovery_timeout_s: float = Field(default=600.0, gt=0)
     max_error: float = Field(default=0.05, ge=0, le=1, description="promised error of cheap tiers")
-    audit_rate: float = Field(default=0.02, ge=0, le=1, description="share judged by the tier above")
+    audit_rate: float = Field(
+        default=0.02, ge=0, le=1, description="share judged by the tier above"
+    )
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:

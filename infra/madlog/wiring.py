@@ -4,7 +4,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from madlog.config import Settings
@@ -12,16 +12,20 @@ from madlog.schemas import MadlogError
 from madlog.topics import Clock, EventLog, Log, LogUnavailable, SystemClock
 
 if TYPE_CHECKING:
+    from madlog.mads.ecosystem import Ecosystem
     from madlog.topics.blobs import BlobStore
 
 __all__ = (
+    "StorageFacts",
     "WrongUrl",
     "copy_blobs",
     "log_folder",
     "open_blobs",
+    "open_ecosystem",
     "open_event_log",
     "open_log",
     "opened",
+    "storage_facts",
 )
 
 
@@ -32,14 +36,16 @@ class WrongUrl(MadlogError, ValueError):
 def log_folder(url: str) -> Path:
     """Return the folder that a log's address names; raises WrongUrl, LogUnavailable."""
     if "\x00" in url or not url.strip():
-        raise WrongUrl("the log's address is empty or holds a NUL: name a folder, or file:///FOLDER")
+        raise WrongUrl(
+            "the log's address is empty or holds a NUL: name a folder, or file:///FOLDER"
+        )
     if "://" not in url:
         return Path(url)
     parts = urlsplit(url)
     if parts.scheme == "kafka":
         raise LogUnavailable(
-            f"{url}: this version of madlog has no Kafka backend yet; name a folder for an embedded "
-            "log, for example --log .madlog"
+            f"{url}: this version of madlog has no Kafka backend yet; name a folder for an "
+            "embedded log, for example --log .madlog"
         )
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
         raise WrongUrl(f"{url[:200]} is not the address of a log: name a folder, or file:///FOLDER")
@@ -122,3 +128,22 @@ class StorageFacts(NamedTuple):
     file_system: str
     network: bool
     advice: str
+
+
+def storage_facts(folder: Path) -> StorageFacts:
+    """Look at what an embedded log in this folder would stand on."""
+    from madlog.topics.embedded import file_system_of, sqlite_facts
+
+    version, safe = sqlite_facts()
+    name, network = file_system_of(folder)
+    advice = "SQLite cannot lock safely over a network: name a local folder" if network else ""
+    return StorageFacts(version, safe, name, network, advice)
+
+
+@asynccontextmanager
+async def open_ecosystem(url: str, *, create: bool = True) -> AsyncIterator["Ecosystem"]:
+    """Open a log as the stable Python API sees it, for a block of code."""
+    from madlog.mads.ecosystem import Ecosystem
+
+    async with Ecosystem(await open_event_log(url, create=create)) as ecosystem:
+        yield ecosystem

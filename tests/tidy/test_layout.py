@@ -8,8 +8,9 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import madlog
 import pytest
+
+import madlog
 
 ROOT = Path(__file__).resolve().parents[2]
 ROOMS = ("topics", "processors", "mads", "schemas", "analytics")

@@ -40,9 +40,7 @@ for module in (demo, log, moving, working, ask, integrity, machine):
 
 
 @app.callback()
-def _options(
-    ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False
-) -> None:
+def _options(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
     ctx.obj = State(log, as_json)
 
 

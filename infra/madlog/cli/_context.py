@@ -33,7 +33,9 @@ T = TypeVar("T")
 
 LogOption = Annotated[
     str | None,
-    typer.Option("--log", metavar="URL", help="The log: a folder (default .madlog, or $MADLOG_LOG)."),
+    typer.Option(
+        "--log", metavar="URL", help="The log: a folder (default .madlog, or $MADLOG_LOG)."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
 
@@ -112,7 +114,11 @@ def print_object(state: State, value: Mapping[str, Any], *, title: str | None = 
 
 
 def print_rows(
-    state: State, rows: Iterable[Mapping[str, Any]], columns: Sequence[str], *, empty: str = "nothing"
+    state: State,
+    rows: Iterable[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    empty: str = "nothing",
 ) -> None:
     """Print rows: JSON lines for programs, a table for people."""
     if state.json:
@@ -163,7 +169,12 @@ def progress_bar(label: str, total: int | None = None) -> "Iterator[Callable[[in
         TimeElapsedColumn,
     )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(label, total=total)
         yield lambda done: bars.update(task, completed=done)

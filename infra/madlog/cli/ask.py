@@ -67,7 +67,7 @@ def _format(state: State, fmt: str | None) -> str:
 
 
 async def _sql(state: State, text: str, as_of: str | None, fmt: str) -> None:
-    from madlog.analytics.as_of import resolve
+    from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.sql import query
     from madlog.wiring import opened
 
@@ -78,20 +78,34 @@ async def _sql(state: State, text: str, as_of: str | None, fmt: str) -> None:
 
 
 def _print_result(state: State, result: "Result", fmt: str, as_of: str | None) -> None:
-    from madlog.analytics.output import write_csv, write_json_lines, write_parquet
+    from madlog.analytics.output import csv_lines, json_lines, rows
 
     if as_of:
         note(f"as of {result.as_of}")
-    if fmt == "json":
-        write_json_lines(result, sys.stdout)
-    elif fmt == "csv":
-        write_csv(result, sys.stdout)
-    elif fmt == "parquet":
-        write_parquet(result, sys.stdout.buffer)
-    else:
+    if fmt == "parquet":
+        _parquet_to_stdout(result)
+    elif fmt == "table":
         table_state = State(state.log, False)
-        rows = result.table.to_pylist()
-        print_rows(table_state, rows, result.columns, empty="no rows")
+        print_rows(table_state, list(rows(result)), result.columns, empty="no rows")
+    else:
+        end = "\n" if fmt == "json" else ""
+        for line in json_lines(result) if fmt == "json" else csv_lines(result):
+            print(line, end=end)
+
+
+def _parquet_to_stdout(result: "Result") -> None:
+    import shutil
+    import tempfile
+    from pathlib import Path
+
+    from madlog.analytics.output import write_parquet
+
+    # Parquet is written with its end in view, so it is made whole before the pipe gets it.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "result.parquet"
+        write_parquet(result, path)
+        with path.open("rb") as file:
+            shutil.copyfileobj(file, sys.stdout.buffer)
 
 
 def ask(
@@ -134,7 +148,8 @@ def _list(state: State) -> None:
             "name": item.name,
             "asks": item.sentence,
             "parameters": ", ".join(
-                f"{p.name}={p.default}" if p.default is not None else p.name for p in item.parameters
+                f"{p.name}={p.default}" if p.default is not None else p.name
+                for p in item.parameters
             ),
         }
         for item in questions()
@@ -160,7 +175,7 @@ def _parameters(given: list[str]) -> dict[str, str]:
 async def _ask(
     state: State, name: str, parameters: dict[str, str], as_of: str | None, fmt: str
 ) -> None:
-    from madlog.analytics.as_of import resolve
+    from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.questions import ask as ask_question
     from madlog.wiring import opened
 

@@ -107,7 +107,7 @@ def digest(
 
 
 async def _digest(state: State, as_of: str | None) -> None:
-    from madlog.analytics.as_of import resolve
+    from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.digest import digest as digest_of
     from madlog.wiring import opened
 

@@ -155,8 +155,7 @@ async def _append(
     key: str | None,
 ) -> None:
     from madlog.cli._stdin import append_lines
-    from madlog.mads.conversation import append_turn
-    from madlog.topics import SystemClock, system_random
+    from madlog.mads import append_turn
     from madlog.wiring import opened
 
     if text != "-" and (not conversation or not sender):
@@ -173,10 +172,8 @@ async def _append(
             to,
             strict=strict,
             idempotency_key=key,
-            clock=SystemClock(),
-            random=system_random,
         )
-    answer = {"event_id": said.event_id, "position": str(said.position)}
+    answer: dict[str, Any] = {"event_id": said.event_id, "position": str(said.position)}
     if said.repeated:
         answer["repeated"] = True
     print_object(state, answer)

@@ -71,7 +71,9 @@ def _findings(state: State) -> list[dict[str, Any]]:
         rows.append({"what": what, "found": found, "ok": ok, "advice": "" if ok else advice})
 
     add("madlog", __version__, True)
-    add("python", platform.python_version(), sys.version_info >= (3, 11), "use Python 3.11 or newer")
+    add(
+        "python", platform.python_version(), sys.version_info >= (3, 11), "use Python 3.11 or newer"
+    )
     add("sqlite", facts.sqlite_version, facts.sqlite_safe, "install apsw 3.51.3 or newer")
     add("file system", f"{facts.file_system} at {existing}", not facts.network, facts.advice)
     add("free disk", f"{free / 2**30:.1f} GiB", free > 2**30, "free at least 1 GiB")
