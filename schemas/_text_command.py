@@ -14,12 +14,17 @@ PREFIXES: tuple[Prefix, ...] = ("EXECUTE", "SQL", "COMMAND")
 SHORTHAND = frozenset({"HRU?", "OK", "ACK", "BRB", "IDK", "FYI", "TBD", "FAIL"})
 
 # Words of sentences: "@dewey please import the file" asks, "@dewey import FILE" commands.
-_SENTENCE_WORDS = frozenset(
-    "a an the please is are was were be been am can could would will shall should may might must "
-    "do does did has have had you your i me my we us our he she they them it its this that these "
-    "those what when where which who whom whose why how and or but if because so not no yes hi "
-    "hello hey thanks thank sorry just also still already let's lets".split()
-)
+# fmt: off
+_SENTENCE_WORDS = frozenset({
+    "a", "an", "the", "please", "is", "are", "was", "were", "be", "been", "am", "can", "could",
+    "would", "will", "shall", "should", "may", "might", "must", "do", "does", "did", "has",
+    "have", "had", "you", "your", "i", "me", "my", "we", "us", "our", "he", "she", "they", "them",
+    "it", "its", "this", "that", "these", "those", "what", "when", "where", "which", "who",
+    "whom", "whose", "why", "how", "and", "or", "but", "if", "because", "so", "not", "no", "yes",
+    "hi", "hello", "hey", "thanks", "thank", "sorry", "just", "also", "still", "already", "let's",
+    "lets",
+})
+# fmt: on
 _ARGS_MAX = 64
 _VERB = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*+")
 _UPPER_VERB = re.compile(r"[A-Z][A-Z0-9_.-]*+")

@@ -89,9 +89,7 @@ class _Types:
                 **self.plain(schema["type"]),
                 **{k: v for k, v in schema.items() if k != "type"},
             }
-        if "name" in schema:
-            return self._named.get(schema["name"], schema)
-        return dict(schema)
+        return self._named[schema["name"]] if "name" in schema else dict(schema)
 
 
 def _inner(schema: dict[str, Any]) -> Iterator[Any]:

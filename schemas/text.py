@@ -51,21 +51,21 @@ _EDGE = r"(?<![\w/.~+@%-])"
 _PATH_START = r"(?:~|\.{1,2})?/"
 _NAME = r"[A-Za-z][A-Za-z0-9-]{0,62}+"
 _TAG = r"[A-Za-z][A-Za-z0-9_-]{0,62}+"
-_MENTION = rf"(?<![\w@#+%/-])@({_NAME})(?![\w@]|\.\w)"
-_HASHTAG = rf"(?<![\w@#&/])#({_TAG})(?![\w@#])"
 _TOKEN = re.compile(
-    rf"""
-      (?P<escape>\\.)
-    | ^\ {{0,3}}(?P<fence>`{{3,}}+)(?P<info>[^`\n]*+)$
-    | ^(?P<lead>[^\S\n]*+(?:[@#]{_TAG}[,:]?[^\S\n]++)*+)
-       (?P<prefix>{"|".join(PREFIXES)}):(?P<line>[^\n]*+\n?)
-    | (?P<ticks>`++)
-    | {_EDGE}(?P<url>[A-Za-z][A-Za-z0-9+.-]{{0,30}}+://[^\s<>"`\\]++)
-    | {_EDGE}(?P<path>{_PATH_START}[\w.+@%,=-]++(?:/[\w.+@%,=-]*+)*+)
-    | {_MENTION.replace("#", "[#]").replace(f"({_NAME})", f"(?P<name>{_NAME})")}
-    | {_HASHTAG.replace("#", "[#]").replace(f"({_TAG})", f"(?P<tag>{_TAG})")}
-    """,
-    re.VERBOSE | re.MULTILINE,
+    "|".join(
+        (
+            r"(?P<escape>\\.)",
+            r"^ {0,3}(?P<fence>`{3,}+)(?P<info>[^`\n]*+)$",
+            rf"^(?P<lead>[^\S\n]*+(?:[@#]{_TAG}[,:]?[^\S\n]++)*+)"
+            rf"(?P<prefix>{'|'.join(PREFIXES)}):(?P<line>[^\n]*+\n?)",
+            r"(?P<ticks>`++)",
+            rf"{_EDGE}(?P<url>[A-Za-z][A-Za-z0-9+.-]{{0,30}}+://[^\s<>\"`\\]++)",
+            rf"{_EDGE}(?P<path>{_PATH_START}[\w.+@%,=-]++(?:/[\w.+@%,=-]*+)*+)",
+            rf"(?<![\w@#+%/-])@(?P<name>{_NAME})(?![\w@]|\.\w)",
+            rf"(?<![\w#@&/])#(?P<tag>{_TAG})(?![\w#@])",
+        )
+    ),
+    re.MULTILINE,
 )
 _LEAD = re.compile(rf"\s*+(?:@({_NAME})|#({_TAG}))(?:[,:]?\s++|\Z)")
 _MARK = re.compile(rf"(?:@({_NAME})|#({_TAG}))[,:.!]?")
