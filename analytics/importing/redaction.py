@@ -44,7 +44,7 @@ _ASSIGNED = re.compile(
 )
 _SECRET_KEY = re.compile(rf"(?i)(?:{_SECRET_NAME})$|(?:^|[_-])token$|^authorization$")
 _EMAIL = re.compile(r"(?<![\w.%+-])[\w.%+-]+@(?:[^\W_](?:[\w-]*)\.)+[^\W\d_]{2,}")
-_CARD = re.compile(r"(?<!\d)\d(?:[ -]?\d){12,18}")
+_CARD = re.compile(r"(?<!\d)[2-6](?:[ -]?\d){12,18}")
 _CARD_START = re.compile(
     r"(?:4(?:\d{12}|\d{15}|\d{18})|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|3[0689]\d{12,17}"
     r"|35\d{14,17}|6\d{11,18}|5[0678]\d{11,17})"
@@ -152,9 +152,10 @@ class Redactor:
 
     def _card_end(self, text: str, match: re.Match[str]) -> int | None:
         places = [at for at in range(match.start(), match.end()) if text[at].isdigit()]
+        digits = "".join(text[at] for at in places)
         for count in range(len(places), 12, -1):
             end = places[count - 1] + 1
             whole = end == len(text) or not text[end].isdigit()
-            if whole and _is_card("".join(text[at] for at in places[:count])):
+            if whole and _is_card(digits[:count]):
                 return end
         return None

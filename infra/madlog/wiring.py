@@ -13,6 +13,7 @@ from madlog.topics import Clock, EventLog, Log, LogUnavailable, SystemClock
 
 if TYPE_CHECKING:
     from madlog.mads.ecosystem import Ecosystem
+    from madlog.processors import Engine, Processor
     from madlog.topics.blobs import BlobStore
 
 __all__ = (
@@ -24,7 +25,9 @@ __all__ = (
     "open_ecosystem",
     "open_event_log",
     "open_log",
+    "open_worker",
     "opened",
+    "processors",
     "storage_facts",
 )
 
@@ -147,3 +150,34 @@ async def open_ecosystem(url: str, *, create: bool = True) -> AsyncIterator["Eco
 
     async with Ecosystem(await open_event_log(url, create=create)) as ecosystem:
         yield ecosystem
+
+
+def processors(
+    settings: Settings | None = None, only: tuple[str, ...] | None = None
+) -> list["Processor"]:
+    """Return the processors that this program runs, or those named; raises UnknownProcessor."""
+    from madlog.processors import Router
+    from madlog.processors.errors import UnknownProcessor
+
+    settings = settings or Settings()
+    known: dict[str, Processor] = {
+        "router": Router(max_error=settings.max_error, audit_rate=settings.audit_rate)
+    }
+    for name in only or ():
+        if name not in known:
+            raise UnknownProcessor(f"there is no processor {name[:60]!r}: {', '.join(known)}")
+    return [processor for name, processor in known.items() if only is None or name in only]
+
+
+def open_worker(
+    log: EventLog, settings: Settings | None = None, only: tuple[str, ...] | None = None
+) -> "Engine":
+    """Return an engine that runs the processors on a log."""
+    from madlog.processors import Engine, Options
+
+    settings = settings or Settings()
+    options = Options(
+        batch_records_max=settings.worker_batch_records_max,
+        recovery_timeout_s=settings.worker_recovery_timeout_s,
+    )
+    return Engine(log, processors(settings, only), options=options)

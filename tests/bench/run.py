@@ -25,6 +25,7 @@ from madlog.schemas import (
     Event,
     Part,
     Sender,
+    SenderKind,
     Turn,
     encode,
     new_event_id,
@@ -195,10 +196,13 @@ def _plain_router(
     return rate
 
 
+_WHO: tuple[tuple[str, SenderKind], ...] = (("ada", "human"), ("shop", "mad"))
+
+
 def _joined(conversations: int) -> list[Event]:
     made: list[Event] = []
     for number in range(conversations):
-        for index, (who, kind) in enumerate((("ada", "human"), ("shop", "mad"))):
+        for index, (who, kind) in enumerate(_WHO):
             at = _START_US + number
             tail = (10**12 + number * 2 + index).to_bytes(10, "big")
             made.append(

@@ -152,7 +152,7 @@ def _list(state: State) -> None:
                 for p in item.parameters
             ),
         }
-        for item in questions()
+        for item in questions().values()
     ]
     if state.json:
         for row in rows:

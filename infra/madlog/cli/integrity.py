@@ -107,6 +107,8 @@ def digest(
 
 
 async def _digest(state: State, as_of: str | None) -> None:
+    from dataclasses import asdict
+
     from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.digest import digest as digest_of
     from madlog.wiring import opened
@@ -115,17 +117,10 @@ async def _digest(state: State, as_of: str | None) -> None:
         at = await resolve(log, as_of) if as_of else None
         found = await digest_of(log, at=at)
     if state.json:
-        print_object(state, {"topics": {name: vars_of(item) for name, item in found.items()}})
+        print_object(state, {"topics": {name: asdict(item) for name, item in found.items()}})
         return
-    rows = [{"topic": name, **vars_of(item)} for name, item in found.items()]
+    rows = [{"topic": name, **asdict(item)} for name, item in found.items()]
     print_rows(state, rows, ("topic", "events", "digest"), empty="the log holds no events yet")
-
-
-def vars_of(item: Any) -> dict[str, Any]:
-    """Return a small result object as a dict."""
-    if isinstance(item, dict):
-        return item
-    return dict(item._asdict()) if hasattr(item, "_asdict") else dict(vars(item))
 
 
 @replay_app.command("rebuild")
@@ -147,3 +142,36 @@ def rebuild(
     state = state_of(ctx, log, as_json)
     if not run(_rebuild(state, snapshots)):
         raise typer.Exit(1)
+
+
+async def _rebuild(state: State, snapshots: Path | None) -> bool:
+    from madlog.analytics.replay import rebuild as rebuild_log
+    from madlog.wiring import log_folder, opened, processors
+
+    folder = snapshots or log_folder(state.url) / "projections"
+    with progress_bar("replaying from zero", 100) as show:
+        async with opened(state.url, state.settings, create=False) as log:
+            report = await rebuild_log(
+                log,
+                folder,
+                processors=processors(state.settings),
+                progress=lambda now: show(round(now.percent)),
+            )
+    if state.json:
+        print_object(state, report.as_json())
+        return not report.exit_code
+    rows = [
+        {
+            "projection": item.projection,
+            "equal": {True: "yes", False: "NO", None: "no live one yet"}[item.equal],
+            "digest": item.digest[:16],
+            "note": item.note,
+        }
+        for item in report.projections
+    ]
+    print_rows(state, rows, ("projection", "equal", "digest", "note"))
+    speed = report.events / report.seconds if report.seconds else 0
+    print(f"{report.events:,} events from zero in {report.seconds:.1f} s, {speed:,.0f} a second")
+    if report.difference:
+        print(f"first difference: {report.difference}")
+    return not report.exit_code

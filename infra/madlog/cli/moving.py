@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -76,7 +76,7 @@ async def _import(
     with tempfile.TemporaryDirectory() as empty:
         url = empty if dry_run else state.url
         blobs = None if dry_run else open_blobs(state.url)
-        with progress_bar(f"importing {file.name}", file.stat().st_size) as show:
+        with progress_bar(f"importing {file.name}", 2 * file.stat().st_size) as show:
             async with opened(url, state.settings) as target:
                 report = await import_file(
                     target,
@@ -84,14 +84,15 @@ async def _import(
                     fmt,
                     redact=redact,
                     dry_run=dry_run,
-                    blobs=blobs,
-                    progress=lambda now: show(now.bytes_read),
+                    put_blob=None if blobs is None else blobs.put,
+                    progress=lambda now: show(now.bytes_done),
                 )
-    for line, reason in report.bad_lines[:_BAD_LINES_SHOWN_MAX]:
+    for line, reason in report.bad[:_BAD_LINES_SHOWN_MAX]:
         note(f"madlog: {file.name}:{line}: {reason}")
-    if len(report.bad_lines) > _BAD_LINES_SHOWN_MAX:
-        note(f"madlog: … and {len(report.bad_lines) - _BAD_LINES_SHOWN_MAX} more (--json has all)")
-    answer = {
+    if report.bad_lines > _BAD_LINES_SHOWN_MAX:
+        more = report.bad_lines - _BAD_LINES_SHOWN_MAX
+        note(f"madlog: … and {more} more (--json names them)")
+    answer: dict[str, Any] = {
         "file": str(file),
         "format": fmt,
         "dry_run": dry_run,
@@ -99,11 +100,11 @@ async def _import(
         "events": report.events,
         "repeated": report.repeated,
         "lines": report.lines,
-        "bad_lines": len(report.bad_lines),
+        "bad_lines": report.bad_lines,
         "redacted": dict(report.redacted),
     }
     if state.json:
-        answer["bad_lines"] = [{"line": at, "reason": why} for at, why in report.bad_lines]
+        answer["bad"] = [{"line": at, "reason": why} for at, why in report.bad]
     print_object(state, answer)
     if not state.json and not dry_run:
         note("next: madlog worker --until-idle, then madlog ask")
@@ -137,25 +138,29 @@ async def _export(state: State, fmt: str, out: Path | None, conversation: str | 
 
     from madlog.analytics.conversation_view import latest_conversation
     from madlog.analytics.exporting import export as export_to
-    from madlog.wiring import opened
+    from madlog.wiring import open_blobs, opened
+
+    get_blob = open_blobs(state.url).get
 
     async with opened(state.url, state.settings, create=False) as log:
         if conversation == "latest":
             conversation = await latest_conversation(log)
         if out is None:
-            await export_to(log, fmt, sys.stdout, conversation=conversation)
+            await export_to(log, fmt, sys.stdout, conversation=conversation, get_blob=get_blob)
             return
         # Written beside and renamed: whoever finds the file finds all of it.
         partial = out.with_name(out.name + ".partial")
         try:
             with partial.open("w", encoding="utf-8", newline="\n") as stream:
-                count = await export_to(log, fmt, stream, conversation=conversation)
+                report = await export_to(
+                    log, fmt, stream, conversation=conversation, get_blob=get_blob
+                )
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(out)
         finally:
             partial.unlink(missing_ok=True)
-    print_object(state, {"format": fmt, "file": str(out), "conversations": count})
+    print_object(state, {"format": fmt, "file": str(out), "conversations": report.conversations})
 
 
 def backup(

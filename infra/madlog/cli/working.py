@@ -174,10 +174,15 @@ def dead_retry(
 
 
 async def _dead_retry(state: State, event_id: str) -> int:
-    from madlog.wiring import opened, retry_dead_letters
+    from dataclasses import asdict
+
+    from madlog.processors.dead_letters import retry_letters
+    from madlog.wiring import opened, processors
 
     async with opened(state.url, state.settings, create=False) as log:
-        rows = await retry_dead_letters(log, state.settings, event_id)
+        rows = [
+            asdict(item) for item in await retry_letters(log, processors(state.settings), event_id)
+        ]
     if not rows and event_id != "all":
         raise fail(f"no dead letter {event_id[:60]!r}: madlog dead-letters list", 2)
     print_rows(state, rows, ("event_id", "processor", "settled", "error"), empty="nothing to retry")

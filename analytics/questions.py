@@ -1,0 +1,225 @@
+"""Questions with names: files of one SELECT each, with typed parameters, in analytics/sql.
+
+A file begins with `-- one sentence.`, then `-- param NAME: TYPE = DEFAULT` lines (no default: it
+must be given). `-- reads one conversation` says that nothing outside `$conversation` matters, so
+that the other conversations need not be decoded. The conversation `latest` is the one that was
+appended to last.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import SequenceMatcher
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from madlog.analytics.as_of import parse_time
+from madlog.analytics.conversation_view import NoConversation
+from madlog.analytics.errors import BadParameter, UnknownQuestion
+from madlog.analytics.sql import MEMORY_LIMIT, Result, query
+from madlog.analytics.tables import LogSource
+from madlog.topics import EventLog, Vector
+from madlog.topics.log import OnDamage, log_damage
+
+__all__ = (
+    "Parameter",
+    "Question",
+    "ask",
+    "nearest",
+    "newest_conversation",
+    "question",
+    "questions",
+)
+
+_PARAM = re.compile(r"-- param ([a-z_]+): (text|integer|number|boolean|time)(?: = (.*))?")
+_ONE = "-- reads one conversation"
+_TOPIC = "mad.conversations"
+_WORD = re.compile(r"[a-z]+")
+# Words, without a last s, that say nothing about a question.
+_COMMON = frozenset({"a", "an", "the", "of", "in", "on", "to", "by", "and", "or", "i", "it", "wa"})
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a question; without a default it must be given."""
+
+    name: str
+    type: str
+    default: str | None
+
+    def value(self, text: str) -> Any:
+        """Return the value that a text stands for; raises BadParameter."""
+        try:
+            return _TYPES[self.type](text.strip())
+        except ValueError as error:
+            raise BadParameter(f"{self.name}={text[:80]!r} is not of type {self.type}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A named question: what it answers in one sentence, its parameters, its SELECT."""
+
+    name: str
+    sentence: str
+    parameters: tuple[Parameter, ...]
+    sql: str
+    one_conversation: bool
+
+
+def _boolean(text: str) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in words:
+        raise ValueError(text)
+    return words[text.lower()]
+
+
+def _moment(text: str) -> datetime:
+    # The views' times have no zone and are UTC.
+    return datetime.fromtimestamp(parse_time(text) / 1_000_000, UTC).replace(tzinfo=None)
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "text": str,
+    "integer": int,
+    "number": float,
+    "boolean": _boolean,
+    "time": _moment,
+}
+
+
+def _parse(name: str, text: str) -> Question:
+    parameters = []
+    one = False
+    lines = text.splitlines()
+    for line in lines[1:]:
+        match = _PARAM.fullmatch(line)
+        if match:
+            parameters.append(Parameter(match[1], match[2], match[3]))
+        one = one or line == _ONE
+    return Question(name, lines[0].removeprefix("-- "), tuple(parameters), text, one)
+
+
+@cache
+def questions() -> Mapping[str, Question]:
+    """Return every question by name, in alphabetical order."""
+    folder = resources.files("madlog.analytics").joinpath("sql")
+    files = [path for path in folder.iterdir() if path.name.endswith(".sql")]
+    made = (_parse(path.name[:-4], path.read_text(encoding="utf-8")) for path in files)
+    return {question.name: question for question in sorted(made, key=lambda made: made.name)}
+
+
+def nearest(text: str, count: int = 3) -> list[Question]:
+    """Return the questions nearest to a free text, best first: by shared words, then spelling."""
+    words = {_stem(word) for word in _WORD.findall(text.lower())}
+
+    def score(question: Question) -> tuple[float, float]:
+        names = {_stem(word) for word in _WORD.findall(question.name)}
+        told = {_stem(word) for word in _WORD.findall(question.sentence.lower())} - _COMMON
+        spelling = SequenceMatcher(None, text.lower(), question.name).ratio()
+        return 3 * len(words & names) + len(words & told) + 2 * spelling, spelling
+
+    return sorted(questions().values(), key=score, reverse=True)[:count]
+
+
+def _stem(word: str) -> str:
+    return word.removesuffix("s")
+
+
+def question(name: str) -> Question:
+    """Return the question of that name; raises UnknownQuestion, which offers the nearest."""
+    found = questions().get(name)
+    if found is None:
+        offers = ", ".join(near.name for near in nearest(name))
+        raise UnknownQuestion(
+            f"there is no question {name[:80]!r}; the nearest are {offers} (`madlog ask` lists all)"
+        )
+    return found
+
+
+async def newest_conversation(
+    log: EventLog, at: Vector | None = None, *, on_damage: OnDamage = log_damage
+) -> str:
+    """Return the conversation that was appended to last before `at`; raises NoConversation."""
+    newest: tuple[int, str] | None = None
+    if _TOPIC in await log.log.topics():
+        end = (await log.log.end([_TOPIC])) if at is None else at.only([_TOPIC])
+        low = await log.log.start([_TOPIC])
+        for tp in end:
+            # Offsets can have gaps, and what stands last can be damaged: look further back.
+            reach, upto = 1, end[tp]
+            found: tuple[int, str] | None = None
+            while found is None and upto > low[tp]:
+                since = max(low[tp], end[tp] - reach)
+                span = log.read(Vector({tp: since}), Vector({tp: upto}), on_damage=on_damage)
+                async for events in span:
+                    for event in events:
+                        found = (event.record.appended_at, str(event.fields["conversation_id"]))
+                reach, upto = reach * 8, since
+            if found is not None:
+                newest = max(newest, found) if newest else found
+    if newest is None:
+        raise NoConversation(
+            "the log holds no conversation there yet: `madlog append` or `madlog import` writes one"
+        )
+    return newest[1]
+
+
+def _given(asked: Question, given: Mapping[str, str]) -> dict[str, Any]:
+    known = {parameter.name: parameter for parameter in asked.parameters}
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        takes = ", ".join(known) or "no parameters"
+        raise BadParameter(f"{asked.name} does not take {unknown[0][:80]!r}: it takes {takes}")
+    values = {}
+    for name, parameter in known.items():
+        text = given.get(name, parameter.default)
+        if text is None:
+            raise BadParameter(f"{asked.name} needs {name}: give it with -p {name}=VALUE")
+        values[name] = parameter.value(text)
+    return values
+
+
+async def ask(
+    log: EventLog,
+    name: str,
+    params: Mapping[str, str] | None = None,
+    *,
+    as_of: Vector | None = None,
+    memory_limit: str = MEMORY_LIMIT,
+    on_damage: OnDamage = log_damage,
+) -> Result:
+    """Answer a named question from the log up to `as_of`, by default its end now.
+
+    Raises UnknownQuestion, BadParameter, NoConversation.
+    """
+    asked = question(name)
+    values = _given(asked, params or {})
+    one: str | None = None
+    if "conversation" in values:
+        if values["conversation"] == "latest":
+            values["conversation"] = await newest_conversation(log, as_of, on_damage=on_damage)
+        one = str(values["conversation"]) if asked.one_conversation else None
+    source = LogSource(log, conversation=one, on_damage=on_damage)
+    result = await query(
+        log,
+        asked.sql,
+        as_of=as_of,
+        memory_limit=memory_limit,
+        parameters=values,
+        source=source,
+    )
+    if one is not None and result.table.num_rows == 0:
+        await _require(log, one, as_of, source)
+    return result
+
+
+async def _require(log: EventLog, name: str, at: Vector | None, source: LogSource) -> None:
+    sql = "SELECT 1 FROM conversations WHERE conversation_id = $name"
+    found = await query(log, sql, as_of=at, parameters={"name": name}, source=source)
+    if found.table.num_rows == 0:
+        raise NoConversation(
+            f"the log holds no conversation {name[:80]!r}: "
+            '`madlog sql "select conversation_id from conversations"` lists them'
+        )

@@ -1,0 +1,340 @@
+"""Replay, first strength: rebuild. Folds everything from offset zero and compares digests.
+
+The live projections are snapshots beside the log, brought up to date by folding the log's tail
+into them, and the states of processors in their changelogs. What is rebuilt from zero, up to the
+same positions, must have the same digest; if not, the first difference is named.
+"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from madlog.analytics.projections import PROJECTIONS, Projection, State, state_digest
+from madlog.analytics.snapshots import Snapshot, load, store
+from madlog.topics import Clock, Damage, EventLog, Position, Vector
+from madlog.topics.log import OnDamage, log_damage
+
+if TYPE_CHECKING:
+    from madlog.processors.step import Processor
+
+__all__ = (
+    "Compared",
+    "Difference",
+    "OnProgress",
+    "Progress",
+    "RebuildReport",
+    "first_difference",
+    "rebuild",
+    "refresh",
+)
+
+_RECORDS = 2000
+_SHOWN = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a replay is: events folded of `total`, where, and at what speed."""
+
+    events: int
+    total: int
+    position: str
+    events_per_s: float
+
+    @property
+    def percent(self) -> float:
+        """The share of the events that were folded, 0 to 100."""
+        return 100.0 * self.events / self.total if self.total else 100.0
+
+
+OnProgress = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """The first place where a projection is not what the log says: both values as text."""
+
+    projection: str
+    key: str
+    live: str
+    rebuilt: str
+
+    def __str__(self) -> str:
+        return f"{self.projection}: {self.key} is {self.live}, and {self.rebuilt} by the log"
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One projection: its digest from zero, the live one (None: there was none), positions."""
+
+    projection: str
+    digest: str
+    live: str | None
+    positions: Vector
+    note: str = ""
+
+    @property
+    def equal(self) -> bool | None:
+        """Whether both digests are equal; None where there is no live one to compare."""
+        return None if self.live is None else self.live == self.digest
+
+
+@dataclass
+class RebuildReport:
+    """What a rebuild found."""
+
+    positions: Vector
+    events: int = 0
+    seconds: float = 0.0
+    projections: list[Compared] = field(default_factory=list)
+    difference: Difference | None = None
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """0 when nothing differs, else 1."""
+        return 1 if self.difference else 0
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the report as one JSON object."""
+        found = self.difference
+        return {
+            "equal": found is None,
+            "events": self.events,
+            "seconds": round(self.seconds, 3),
+            "events_per_s": round(self.events / self.seconds) if self.seconds else None,
+            "positions": str(self.positions),
+            "projections": [
+                {
+                    "projection": one.projection,
+                    "digest": one.digest,
+                    "live": one.live,
+                    "equal": one.equal,
+                    "positions": str(one.positions),
+                    "note": one.note,
+                }
+                for one in self.projections
+            ],
+            "difference": None
+            if found is None
+            else {
+                "projection": found.projection,
+                "key": found.key,
+                "live": found.live,
+                "rebuilt": found.rebuilt,
+            },
+            "damaged": self.damaged,
+        }
+
+
+class Meter:
+    """Counts what is folded and tells a listener after each batch."""
+
+    def __init__(self, clock: Clock, listener: OnProgress | None) -> None:
+        self._clock = clock
+        self._listener = listener
+        self._began = clock.monotonic_ns()
+        self.events = 0
+        self.total = 0
+
+    @property
+    def seconds(self) -> float:
+        """The time since it was made."""
+        return (self._clock.monotonic_ns() - self._began) / 1e9
+
+    def batch(self, count: int, position: str) -> None:
+        """Count a batch whose last event stands at `position`."""
+        self.events += count
+        if self._listener is not None:
+            speed = self.events / max(self.seconds, 1e-9)
+            self._listener(Progress(self.events, self.total, position, speed))
+
+
+async def _fold(
+    log: EventLog,
+    folding: Sequence[tuple[Projection, State]],
+    start: Vector,
+    end: Vector,
+    on_damage: OnDamage,
+    meter: Meter | None = None,
+) -> None:
+    """Fold the log from start to end into states, reading each topic once."""
+    by_topic: dict[str, list[tuple[Projection, State]]] = {}
+    for projection, state in folding:
+        for name in projection.topics:
+            by_topic.setdefault(name, []).append((projection, state))
+    upto = end.only(by_topic)
+    async for events in log.read(
+        start.only(by_topic), upto, records_max=_RECORDS, on_damage=on_damage
+    ):
+        if not events:
+            continue
+        for projection, state in by_topic[events[0].record.topic]:
+            projection.fold(state, events)
+        if meter is not None:
+            meter.batch(len(events), str(events[-1].position))
+
+
+async def _end(log: EventLog, projections: Collection[Projection]) -> Vector:
+    wanted = {name for projection in projections for name in projection.topics}
+    return await log.log.end(sorted(wanted & set(await log.log.topics())))
+
+
+def _ahead(snapshot: Snapshot, end: Vector) -> Position | None:
+    """Return the first place where a snapshot is past the log's end."""
+    for tp in sorted(snapshot.positions):
+        if snapshot.positions[tp] > end.get(tp, 0):
+            return Position(*tp, snapshot.positions[tp])
+    return None
+
+
+def _by_positions(
+    snapshots: Mapping[str, Snapshot], projections: Collection[Projection]
+) -> Iterator[tuple[Vector, list[tuple[Projection, State]]]]:
+    groups: dict[Vector, list[tuple[Projection, State]]] = {}
+    for projection in projections:
+        held = snapshots.get(projection.name)
+        if held is not None:
+            groups.setdefault(held.positions, []).append((projection, held.state))
+    yield from groups.items()
+
+
+async def refresh(
+    log: EventLog,
+    folder: Path,
+    *,
+    at: Vector | None = None,
+    projections: Sequence[Projection] = PROJECTIONS,
+    on_damage: OnDamage = log_damage,
+) -> dict[str, Snapshot]:
+    """Bring the snapshots in `folder` up to `at`, by default the log's end, and return them.
+
+    A snapshot that is missing, damaged or past that place is folded anew from zero.
+    """
+    end = await _end(log, projections) if at is None else at
+    held: dict[str, Snapshot] = {}
+    for projection in projections:
+        snapshot, _ = load(folder, projection)
+        if snapshot is None or _ahead(snapshot, end):
+            snapshot = Snapshot(projection.name, Vector(), "", {})
+        held[projection.name] = snapshot
+    for start, folding in _by_positions(held, projections):
+        await _fold(log, folding, start, end, on_damage)
+    return {
+        projection.name: store(
+            folder, projection, end.only(projection.topics), held[projection.name].state
+        )
+        for projection in projections
+    }
+
+
+async def rebuild(
+    log: EventLog,
+    folder: Path,
+    *,
+    projections: Sequence[Projection] = PROJECTIONS,
+    processors: Sequence["Processor"] = (),
+    progress: OnProgress | None = None,
+    on_damage: OnDamage = log_damage,
+) -> RebuildReport:
+    """Fold everything from zero and compare with the live projections at the same positions.
+
+    Where all agree the snapshots in `folder` are brought up to date, and made where there were
+    none; where one differs they stay as they are, as evidence.
+    """
+    end = await _end(log, projections)
+    report = RebuildReport(end)
+    named: set[str] = set()
+
+    def damaged(damage: Damage) -> None:
+        if str(damage) not in named:
+            named.add(str(damage))
+            report.damaged.append(str(damage))
+            on_damage(damage)
+
+    live, notes = _live(folder, projections, end, report)
+    for start, folding in _by_positions(live, projections):
+        await _fold(log, folding, start, end, damaged)
+    meter = Meter(log.log.clock, progress)
+    low = await log.log.start(sorted({tp.topic for tp in end}))
+    meter.total = sum(end[tp] - low.get(tp, 0) for tp in end)
+    fresh: dict[str, State] = {projection.name: {} for projection in projections}
+    folding = [(projection, fresh[projection.name]) for projection in projections]
+    await _fold(log, folding, Vector(), end, damaged, meter)
+    for projection in projections:
+        _compare(report, projection, live, fresh, notes, end)
+    for processor in processors:
+        from madlog.analytics.processor_replay import rebuild_state
+
+        await rebuild_state(log, processor, report, meter, damaged)
+    report.events, report.seconds = meter.events, meter.seconds
+    if report.difference is None:
+        for projection in projections:
+            store(folder, projection, end.only(projection.topics), fresh[projection.name])
+    return report
+
+
+def _live(
+    folder: Path, projections: Sequence[Projection], end: Vector, report: RebuildReport
+) -> tuple[dict[str, Snapshot], dict[str, str]]:
+    """Return the snapshots that can be compared, and what to say about the others."""
+    live: dict[str, Snapshot] = {}
+    notes: dict[str, str] = {}
+    for projection in projections:
+        snapshot, why = load(folder, projection)
+        if snapshot is None:
+            notes[projection.name] = (
+                f"{why}: it was thrown away" if why else "there was no live projection yet"
+            )
+            continue
+        past = _ahead(snapshot, end)
+        if past is None:
+            live[projection.name] = snapshot
+            continue
+        notes[projection.name] = f"the live projection is at {past}, past the end of the log"
+        if report.difference is None:
+            tp = past.topic_partition
+            here = str(Position(*tp, end.get(tp, 0)))
+            report.difference = Difference(projection.name, "position", str(past), here)
+    return live, notes
+
+
+def _compare(
+    report: RebuildReport,
+    projection: Projection,
+    live: Mapping[str, Snapshot],
+    fresh: Mapping[str, State],
+    notes: Mapping[str, str],
+    end: Vector,
+) -> None:
+    held = live.get(projection.name)
+    state = fresh[projection.name]
+    compared = Compared(
+        projection.name,
+        state_digest(state),
+        None if held is None else state_digest(held.state),
+        end.only(projection.topics),
+        notes.get(projection.name, ""),
+    )
+    report.projections.append(compared)
+    if compared.equal is False and held is not None and report.difference is None:
+        report.difference = first_difference(projection.name, held.state, state)
+
+
+def first_difference(projection: str, live: Any, rebuilt: Any) -> Difference | None:
+    """Return the first place, in the order of the keys, where two JSON states differ."""
+    path: list[str] = []
+    while isinstance(live, dict) and isinstance(rebuilt, dict):
+        keys = sorted(live.keys() | rebuilt.keys())
+        key = next((key for key in keys if live.get(key, path) != rebuilt.get(key, path)), None)
+        if key is None:
+            return None
+        path.append(key)
+        if key not in live or key not in rebuilt:
+            live, rebuilt = live.get(key, "nothing"), rebuilt.get(key, "nothing")
+            break
+        live, rebuilt = live[key], rebuilt[key]
+    if live == rebuilt and path == []:
+        return None
+    return Difference(projection, "/".join(path), str(live)[:_SHOWN], str(rebuilt)[:_SHOWN])

@@ -1,0 +1,189 @@
+"""SQL over the log: one SELECT, run by DuckDB in memory over just the topics that it names.
+
+Each call fills a database of its own and throws it away, so there is no file to lock, to repair
+or to fall behind. Nothing outside the views can be reached: no files, no network, no extensions,
+no variables of this program, and the settings are locked before the query runs.
+"""
+
+import asyncio
+import json
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+
+from madlog.analytics.errors import BadParameter, BadSql, SqlLimit
+from madlog.analytics.tables import LogSource, Source, schema_of, topics_of
+from madlog.analytics.views import TABLE_PREFIX, VIEWS
+from madlog.topics import EventLog, Vector
+
+__all__ = ("MEMORY_LIMIT", "Result", "query", "views_of")
+
+MEMORY_LIMIT = "2GB"
+
+_SETTINGS: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": False,
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+    "allow_community_extensions": False,
+    "python_enable_replacements": False,
+    "temp_directory": "",
+}
+# These run SQL or name tables that stand in a string, where the parser does not show them.
+_INDIRECT = frozenset({"query", "query_table"})
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A query's answer: an Arrow table, its columns' DuckDB types, and how far it saw the log.
+
+    `unread` names the topics that the query reads and that `as_of` leaves out.
+    """
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    table: Any
+    as_of: Vector
+    unread: tuple[str, ...] = ()
+
+
+async def query(
+    log: EventLog,
+    sql: str,
+    *,
+    as_of: Vector | None = None,
+    memory_limit: str = MEMORY_LIMIT,
+    parameters: Mapping[str, Any] | None = None,
+    source: Source | None = None,
+) -> Result:
+    """Run one SELECT over the log up to `as_of` (exclusive), by default its end now.
+
+    Raises BadSql, BadParameter, SqlLimit.
+    """
+    with duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": memory_limit}) as con:
+        values = _values(_one_select(con, sql), parameters or {})
+        kinds = {kind for name in views_of(sql) for kind in VIEWS[name].kinds}
+        topics = topics_of(kinds, await log.log.topics())
+        end = await log.log.end(topics) if as_of is None else as_of.only(topics)
+        unread = tuple(sorted(set(topics) - {tp.topic for tp in end}))
+        tables = await (source or LogSource(log)).tables(kinds, end)
+        _define(con, tables)
+        work = asyncio.get_running_loop().run_in_executor(None, _run, con, sql, values)
+        try:
+            columns, types, table = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            con.interrupt()
+            await asyncio.wait([work])
+            raise
+    return Result(columns, types, table, end, unread)
+
+
+def _one_select(con: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    try:
+        statements = con.extract_statements(sql)
+    except (duckdb.Error, UnicodeError) as error:
+        raise _told(error) from error
+    if len(statements) != 1:
+        raise BadSql(
+            f"the text holds {len(statements)} statements: write exactly one SELECT"
+            if statements
+            else "the text holds no statement: write one SELECT"
+        )
+    statement = statements[0]
+    if statement.type != duckdb.StatementType.SELECT:
+        name = str(statement.type).rpartition(".")[2]
+        what = "PIVOT, or another of several steps" if name == "MULTI" else name.replace("_", " ")
+        raise BadSql(
+            f"only a SELECT can be asked, and this is {what}: the log is read, not changed"
+        )
+    return statement
+
+
+def _values(statement: duckdb.Statement, given: Mapping[str, Any]) -> dict[str, Any]:
+    wanted = statement.named_parameters
+    missing = sorted(wanted - set(given))
+    if missing:
+        raise BadParameter(f"the query needs a value for ${missing[0]}, which was not given")
+    return {name: given[name] for name in wanted}
+
+
+def views_of(sql: str) -> set[str]:
+    """Return the views that one SELECT reads, by DuckDB's own parser; more when it cannot tell."""
+    with duckdb.connect(":memory:", config=_SETTINGS) as con:
+        answer = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
+    tree = json.loads(answer[0]) if answer else {"error": True}
+    if tree.get("error"):
+        return set(VIEWS)
+    tables: set[str] = set()
+    functions: set[str] = set()
+    _collect(tree, tables, functions)
+    hidden = sorted(name for name in tables if name.startswith(TABLE_PREFIX))
+    if hidden:
+        raise BadSql(f"there is no view {hidden[0]!r}; the views are {', '.join(VIEWS)}")
+    return set(VIEWS) if functions & _INDIRECT else tables & set(VIEWS)
+
+
+def _collect(tree: Any, tables: set[str], functions: set[str]) -> None:
+    # Kept as a stack: an expression of some thousand terms nests as deep.
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack.extend(node)
+        elif isinstance(node, dict):
+            if isinstance(node.get("table_name"), str):
+                tables.add(node["table_name"].lower().strip('"'))
+            if node.get("type") == "TABLE_FUNCTION":
+                functions.add(str(node.get("function", {}).get("function_name", "")).lower())
+            stack.extend(node.values())
+
+
+def _define(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Any]) -> None:
+    """Make all views, over empty tables where the query reads none, and lock the settings."""
+    kinds = {kind for view in VIEWS.values() for kind in view.kinds}
+    for kind in sorted(kinds):
+        table = tables.get(kind)
+        con.register(f"{TABLE_PREFIX}{kind}", _empty(kind) if table is None else table)
+    for view in VIEWS.values():
+        con.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
+    con.execute("SET lock_configuration = true")
+
+
+def _empty(kind: str) -> Any:
+    return schema_of(kind).empty_table()
+
+
+def _run(
+    con: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]
+) -> tuple[tuple[str, ...], tuple[str, ...], Any]:
+    try:
+        relation = con.sql(sql, params=values) if values else con.sql(sql)
+        types = tuple(str(type_) for type_ in relation.types)
+        table = relation.to_arrow_table()
+    except (duckdb.Error, UnicodeError) as error:
+        raise _told(error) from error
+    columns = _distinct(table.column_names)
+    return columns, types, table.rename_columns(list(columns))
+
+
+def _distinct(names: Collection[str]) -> tuple[str, ...]:
+    """Make column names unique, as rows of JSON and Parquet files need them."""
+    made: list[str] = []
+    for name in names:
+        new, count = name, 1
+        while new in made:
+            new, count = f"{name}_{count}", count + 1
+        made.append(new)
+    return tuple(made)
+
+
+def _told(error: Exception) -> Exception:
+    """Return our error for DuckDB's: its message in one line, and what to do."""
+    message = " ".join(str(error).partition("\n\nLINE")[0].split())
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return SqlLimit(f"the query ran out of memory: select fewer rows or columns ({message})")
+    if isinstance(error, duckdb.CatalogException) and message.startswith("Catalog Error: Table"):
+        message = message.partition("!")[0].removeprefix("Catalog Error: ")
+        return BadSql(f"{message}: the views are {', '.join(VIEWS)}")
+    return BadSql(f"the query cannot be run: {message}")

@@ -1,0 +1,42 @@
+-- Which event caused which in a conversation, as a tree: depth, and each event under its cause.
+-- param conversation: text = latest
+-- reads one conversation
+WITH RECURSIVE mine AS (
+    -- An event that stands twice would double everything under it.
+    SELECT event_id,
+        arg_min({
+            'causation_id': causation_id, 'kind': kind, 'sender': sender,
+            'topic': topic, 'partition': partition, 'offset': "offset", 'at': appended_at,
+            'text': left(coalesce(
+                array_to_string(json_extract_string(payload, '$.parts[*].text'), ''),
+                ''
+            ), 200),
+            'detail': coalesce(
+                payload->>'action', payload->>'change', payload->>'route',
+                payload->>'model', payload->>'result', payload->>'recipient'
+            )
+        }, (appended_at, topic, partition, "offset")) AS event
+    FROM events WHERE conversation_id = $conversation
+    GROUP BY event_id
+), ranked AS (
+    SELECT event_id, event,
+        row_number() OVER (
+            ORDER BY event.at, event.topic, event.partition, event.offset
+        )::INTEGER AS number
+    FROM mine
+), tree AS (
+    SELECT event_id, number, event, 0 AS depth, NULL::INTEGER AS caused_by, [number] AS path
+    FROM ranked
+    WHERE event.causation_id IS NULL OR event.causation_id NOT IN (SELECT event_id FROM ranked)
+    UNION ALL
+    SELECT child.event_id, child.number, child.event, depth + 1, tree.number,
+        -- Deeper than this the order is that of the log, so that long chains stay cheap.
+        CASE WHEN depth < 200 THEN list_append(path, child.number) ELSE path END
+    FROM tree JOIN ranked AS child ON child.event.causation_id = tree.event_id
+)
+SELECT number, depth, caused_by, event.kind AS kind, event.sender AS sender,
+    repeat('  ', least(depth, 40)) || event.kind
+        || coalesce(' ' || nullif(event.text, ''), ' ' || event.detail, '') AS tree,
+    event_id
+FROM tree
+ORDER BY path, number

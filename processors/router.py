@@ -1,0 +1,274 @@
+"""The router: one Decision per agent that a turn is for, and live a Delivery to its inbox.
+
+State, by conversation: `c/ID` who takes part and which actions were seen (changes seldom), `h/ID`
+the counters of its past (changes with each event, so it is kept small). Shared: the newest decision
+tree of mad.models and the last event of mad.control; each Decision names both.
+
+`propensity` is the probability that the tier above also judges this decision: `audit_rate` where a
+cheap tier settled it, drawn by a hash of the turn's id (`audited`), and 1.0 where the language
+model settled it, because there is no tier above.
+"""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from madlog.processors.errors import InvalidModel, NoModel
+from madlog.processors.features import NO_HISTORY, turn_features
+from madlog.processors.ports import Agent, Registry
+from madlog.processors.seed_model import COMPONENT, seed_model
+from madlog.processors.step import State
+from madlog.processors.tree import ACTION_PREFIX, IMPERATOR, Leaf, Tree
+from madlog.schemas import Event, build, derived_event_id
+from madlog.topics import LogEvent
+
+__all__ = ("MODEL_KEY", "Router", "is_imported")
+
+MODEL_KEY = "@model"
+CONTROL_KEY = "@control"
+_MODELS, _CONTROL = "mad.models", "mad.control"
+_NO_CONVERSATION: Mapping[str, Any] = {
+    "participants": {},
+    "imported": False,
+    "tools": None,
+    "seen_actions": [],
+}
+_HASH_SPAN = 1 << 64
+_VERB = "action:{verb}"
+
+
+def is_imported(fields: Mapping[str, Any]) -> bool:
+    """Tell whether an event was brought in from a foreign log."""
+    return fields["time_source"] != "observed" or fields["source"] is not None
+
+
+class Router:
+    """The processor that decides, for each agent, which tier settles a turn."""
+
+    name = "router"
+    inputs: tuple[str, ...] = ("mad.conversations",)
+    shared: tuple[str, ...] = (_MODELS, _CONTROL)
+
+    def __init__(
+        self, registry: Registry | None = None, *, max_error: float = 0.05, audit_rate: float = 0.02
+    ) -> None:
+        self._registry = registry or Registry()
+        self._max_error = max_error
+        self._audit_rate = audit_rate
+        # Parsed trees by their model's event_id: a cache, never state.
+        self._trees: dict[str, Tree] = {}
+
+    def share(self, shared: State, event: LogEvent) -> None:
+        """Take up a published tree or the last Control event; raises InvalidModel."""
+        fields = event.fields
+        if event.record.topic == _CONTROL:
+            shared[CONTROL_KEY] = event.event_id
+        elif event.kind == "ModelPublished" and fields["component"] == COMPONENT:
+            if fields["parameters"] is None:
+                raise InvalidModel(
+                    f"model {event.event_id} has no parameters in its event: the router reads "
+                    "trees from the event itself"
+                )
+            self._trees[event.event_id] = Tree.parse(fields["parameters"])
+            shared[MODEL_KEY] = {
+                "event_id": event.event_id,
+                "version": fields["version"],
+                "parameters": fields["parameters"],
+            }
+
+    def prelude(self, shared: State) -> Sequence[Event]:
+        """Return the first tree where the log has none."""
+        return () if MODEL_KEY in shared else (seed_model(),)
+
+    def step(self, state: State, event: LogEvent) -> Sequence[Event]:
+        """Fold one event of a conversation; a turn gives its Decisions and Deliveries."""
+        if event.kind == "Turn":
+            return self._turn(state, event)
+        if event.kind == "ConversationChanged":
+            _fold_change(state, event.fields)
+        elif event.kind == "ToolCall":
+            _fold_call(state, event.fields)
+        elif event.kind == "ToolResult":
+            key, history = _history(state, event.fields)
+            state[key] = {**history, "tool_ok": int(event.fields["ok"])}
+        return ()
+
+    def _turn(self, state: State, event: LogEvent) -> list[Event]:
+        fields = event.fields
+        conversation = state.get("c/" + fields["conversation_id"], _NO_CONVERSATION)
+        key, history = _history(state, fields)
+        imported = conversation["imported"] or is_imported(fields)
+        outputs: list[Event] = []
+        for number, name in enumerate(dict.fromkeys(fields["recipients"])):
+            agent = self._agent(name, conversation, imported)
+            if agent is None:
+                continue
+            decision = self._decide(state, fields, agent, history, imported, 2 * number)
+            outputs.append(build("Decision", decision))
+            if not imported:
+                outputs.append(build("Delivery", _delivery(event, decision, name)))
+        state[key] = {
+            **history,
+            "turns": history["turns"] + 1,
+            "sender": fields["sender"]["name"],
+            "ack": int(any(tag.lstrip("#").lower() == "ack" for tag in fields["tags"])),
+            "intent": (fields["intent"] or "none").lower(),
+        }
+        return outputs
+
+    def _agent(self, name: str, conversation: Mapping[str, Any], imported: bool) -> Agent | None:
+        """Return the recipient as an agent; None where it is none, so that nothing is decided."""
+        if not imported and name in self._registry:
+            return self._registry[name]
+        kind = conversation["participants"].get(name)
+        if kind not in ("mad", "emad"):
+            return None
+        actions: Sequence[str] = ()
+        if imported:
+            tools = conversation["tools"]
+            actions = conversation["seen_actions"] if tools is None else tools
+        return Agent(name, kind, "V3", frozenset(actions))
+
+    def _decide(
+        self,
+        state: State,
+        fields: Mapping[str, Any],
+        agent: Agent,
+        history: Mapping[str, Any],
+        imported: bool,
+        index: int,
+    ) -> dict[str, Any]:
+        model = state.get(MODEL_KEY)
+        if model is None:
+            raise NoModel
+        turn_id = fields["event_id"]
+        features = turn_features(fields, agent.name, agent.actions, history)
+        leaf = self._tree(model).walk(features)
+        route, reason = self._route(leaf, features["verb"], agent)
+        tier = "imperator" if route == IMPERATOR else "dtr"
+        candidates = [{"route": route, "score": leaf.confidence}]
+        if route != leaf.route and leaf.route != _VERB:
+            candidates.append({"route": leaf.route, "score": leaf.confidence})
+        if tier == "dtr":
+            candidates.append({"route": IMPERATOR, "score": 1.0 - leaf.confidence})
+        return {
+            **_derived(fields, turn_id, index),
+            "turn_id": turn_id,
+            "recipient": agent.name,
+            "mode": "retrospective" if imported else "live",
+            "tier": tier,
+            "route": route,
+            "confidence": leaf.confidence,
+            "max_error": self._max_error,
+            "features": features,
+            "candidates": candidates,
+            "model_id": model["event_id"],
+            "model_version": model["version"],
+            "control_id": state.get(CONTROL_KEY),
+            "reason": reason,
+            "propensity": self._audit_rate if tier == "dtr" else 1.0,
+            "audited": tier == "dtr" and self._drawn(turn_id),
+        }
+
+    def _tree(self, model: Mapping[str, Any]) -> Tree:
+        tree = self._trees.get(model["event_id"])
+        if tree is None:
+            tree = self._trees[model["event_id"]] = Tree.parse(model["parameters"])
+        return tree
+
+    def _route(self, leaf: Leaf, verb: int | str, agent: Agent) -> tuple[str, str]:
+        """Return where the turn goes and why: the tree proposes, the closed registry disposes."""
+        route = f"{ACTION_PREFIX}{verb}" if leaf.route == _VERB else leaf.route
+        if route == IMPERATOR:
+            return route, "the tree leaves such turns to the language model"
+        if agent.version in ("V1", "V2"):
+            return IMPERATOR, f"{agent.name} is {agent.version}, which has no decision tree"
+        if leaf.confidence < 1.0 - self._max_error:
+            return IMPERATOR, f"{route} at {leaf.confidence:g} cannot keep the promised error"
+        if route.startswith(ACTION_PREFIX) and not _registered(route, agent.actions):
+            return IMPERATOR, f"{route} is not a registered action of {agent.name}"
+        return route, f"the tree settles such turns by {route}"
+
+    def _drawn(self, turn_id: str) -> bool:
+        digest = hashlib.blake2b(turn_id.encode(), digest_size=8, person=b"audit").digest()
+        return int.from_bytes(digest, "big") < self._audit_rate * _HASH_SPAN
+
+
+def _registered(route: str, actions: Collection[str]) -> bool:
+    return route[len(ACTION_PREFIX) :] in actions
+
+
+def _history(state: State, fields: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    key = "h/" + fields["conversation_id"]
+    return key, state.get(key, NO_HISTORY)
+
+
+def _fold_change(state: State, fields: Mapping[str, Any]) -> None:
+    key = "c/" + fields["conversation_id"]
+    old = state.get(key, _NO_CONVERSATION)
+    new = {**old, "imported": old["imported"] or is_imported(fields)}
+    name, kind = fields["participant"], fields["participant_kind"]
+    if name is not None and fields["change"] == "left":
+        new["participants"] = {
+            who: what for who, what in old["participants"].items() if who != name
+        }
+    elif name is not None and kind is not None:
+        new["participants"] = {**old["participants"], name: kind}
+    tools = fields["metadata"].get("tools")
+    if fields["change"] == "created" and tools is not None:
+        new["tools"] = _names(tools)
+    if new != old:
+        state[key] = new
+
+
+def _names(text: str) -> list[str]:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return []
+    return sorted({item for item in value if isinstance(item, str)}) if type(value) is list else []
+
+
+def _fold_call(state: State, fields: Mapping[str, Any]) -> None:
+    key, history = _history(state, fields)
+    state[key] = {**history, "calls": history["calls"] + 1}
+    key = "c/" + fields["conversation_id"]
+    old = state.get(key, _NO_CONVERSATION)
+    if old["tools"] is None and fields["action"] not in old["seen_actions"]:
+        state[key] = {**old, "seen_actions": [*old["seen_actions"], fields["action"]]}
+
+
+_ROUTER: dict[str, Any] = {"name": "router", "kind": "system", "version": None}
+
+
+def _derived(fields: Mapping[str, Any], causation_id: str, index: int) -> dict[str, Any]:
+    """Return the envelope of output number `index` that a turn gives."""
+    return {
+        "event_id": derived_event_id(fields["event_id"], Router.name, index),
+        "conversation_id": fields["conversation_id"],
+        "correlation_id": fields["correlation_id"],
+        "causation_id": causation_id,
+        "seen": fields["event_id"],
+        "handler_step": index,
+        "sender": _ROUTER,
+        "principal": "none",
+        "occurred_at": fields["occurred_at"],
+        "time_source": fields["time_source"],
+        "idempotency_key": None,
+        "source": None,
+        "subject": fields["subject"],
+        "key_id": None,
+        "cipher": "none",
+        "extra": {},
+    }
+
+
+def _delivery(event: LogEvent, decision: Mapping[str, Any], recipient: str) -> dict[str, Any]:
+    return {
+        **_derived(event.fields, decision["event_id"], decision["handler_step"] + 1),
+        "recipient": recipient,
+        "decision_id": decision["event_id"],
+        "turn_id": event.event_id,
+        "turn": event.record.value,
+    }

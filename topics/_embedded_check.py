@@ -1,0 +1,156 @@
+"""Looking for damage in everything that an embedded log stores."""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+
+import apsw
+from madlog.topics._embedded_reading import PartitionPlace, read_batch
+from madlog.topics._embedded_storage import (
+    CHAIN_START,
+    Opening,
+    PartitionRow,
+    connect,
+    encode_headers,
+    partition_rows,
+    record_table,
+    wire,
+)
+from madlog.topics.catalog import partition_for
+from madlog.topics.catalog import topic as catalog_topic
+from madlog.topics.errors import UnknownTopic
+from madlog.topics.log import Damage
+
+__all__ = ("check_file",)
+
+_RECORDS = 1000
+_MESSAGES_MAX = 1000
+_PAGE = re.compile(r"(?:Tree (\d+) )?page (\d+)")
+
+
+def check_file(opening: Opening, progress: Callable[[int], None] | None) -> Iterator[Damage]:
+    """Yield every damage in a log's file; `progress` is told how many records were looked at."""
+    connection = connect(opening)
+    try:
+        pages = _damaged_pages(connection)
+        trees = _trees(connection)
+        looked = 0
+        named: set[int] = set()
+        rows = partition_rows(connection)
+        for row in rows:
+            bad = [page for tree, page, _ in pages if trees.get(tree) == row.id]
+            page = bad[0] if len(set(bad)) == 1 else None
+            for damage, records in _check_partition(connection, row):
+                looked += records
+                if progress is not None and records:
+                    progress(looked)
+                if damage is None:
+                    continue
+                if page is not None and "checksum" not in damage.reason:
+                    named.add(page)
+                    damage = damage._replace(page=page)
+                yield damage
+        for _, page, message in pages:
+            if page not in named:
+                named.add(page) if page else None
+                yield Damage("", 0, 0, 0, message, page or None)
+    except (apsw.CorruptError, apsw.NotADBError) as error:
+        yield Damage("", 0, 0, 0, f"the file cannot be read on ({error})")
+    finally:
+        connection.close()
+
+
+def _damaged_pages(connection: apsw.Connection) -> list[tuple[int, int, str]]:
+    """Return (root page of the tree, page, message) of each thing wrong with the file's pages."""
+    try:
+        messages = [
+            line
+            for (text,) in connection.execute(f"PRAGMA integrity_check({_MESSAGES_MAX})")
+            for line in str(text).splitlines()
+            if line not in ("ok", "") and not line.startswith("***")
+        ]
+    except apsw.CorruptError as error:
+        messages = [f"the file's pages cannot be walked through ({error})"]
+    found = []
+    for message in messages:
+        match = _PAGE.search(message)
+        tree, page = (int(match[1] or 0), int(match[2])) if match else (0, 0)
+        found.append((tree, page, message))
+    return found
+
+
+def _trees(connection: apsw.Connection) -> dict[int, int]:
+    """Return the id of the partition whose records are in the tree with that root page."""
+    try:
+        return {
+            root: int(name[1:])
+            for name, root in connection.execute(
+                "SELECT name, rootpage FROM sqlite_schema WHERE name GLOB 'r[0-9]*'"
+            )
+        }
+    except apsw.CorruptError:
+        return {}
+
+
+def _check_partition(
+    connection: apsw.Connection, row: PartitionRow
+) -> Iterator[tuple[Damage | None, int]]:
+    """Yield damages, and None with how many records were looked at since."""
+    place = PartitionPlace(row.id, row.topic, row.partition, row.compacted)
+    head, count, offset, damaged = CHAIN_START, 0, row.low_water, False
+    keyed = _keyed_partitions(connection, row)
+    while offset < row.next_offset:
+        batch = read_batch(connection, place, offset, row.next_offset, _RECORDS)
+        for damage in batch.damages:
+            damaged = True
+            yield damage, 0
+        for record in batch.records:
+            data = wire(
+                record.offset,
+                record.appended_at,
+                record.key,
+                encode_headers(record.headers),
+                record.value,
+            )
+            head = hashlib.sha256(head + data).digest()
+            if keyed and partition_for(record.key, keyed) != row.partition:
+                where = partition_for(record.key, keyed)
+                reason = f"its key belongs in partition {where}, so its order is not kept"
+                at = record.offset
+                yield Damage(row.topic, row.partition, at, at + 1, reason), 0
+        count += len(batch.records)
+        yield None, len(batch.records) + len(batch.damages)
+        if batch.next_offset <= offset:
+            break
+        offset = batch.next_offset
+    for reason in _disagreements(connection, row, head, count, damaged):
+        yield Damage(row.topic, row.partition, row.next_offset, row.next_offset, reason), 0
+
+
+def _disagreements(
+    connection: apsw.Connection, row: PartitionRow, head: bytes, count: int, damaged: bool
+) -> Iterator[str]:
+    try:
+        last = connection.execute(f"SELECT max(offset) FROM {record_table(row.id)}").get
+    except apsw.CorruptError:
+        last = None
+    if last is not None and last >= row.next_offset:
+        yield f"the partition says that it ends here, and there are records up to @{last}"
+    if damaged or not row.head:  # what is missing has been named, so the sums cannot agree
+        return
+    if count != row.count:
+        yield f"the partition says that it holds {row.count} records, and {count} are there"
+    elif head != row.head:
+        yield "the records are not those that were appended: their chain of hashes differs"
+
+
+def _keyed_partitions(connection: apsw.Connection, row: PartitionRow) -> int:
+    """Return the topic's partition count where a key's place is computed from it, else 0."""
+    try:
+        topic = catalog_topic(row.topic)
+    except UnknownTopic:
+        return 0
+    if row.compacted or topic.keeps != "for ever":
+        return 0
+    found = connection.execute("SELECT partitions FROM topics WHERE name=?", (row.topic,)).get
+    return int(found or 0)
