@@ -169,9 +169,7 @@ def reset_group(appender: Appender, group: str, positions: Vector) -> None:
             raise InvalidPosition(
                 f"{tp} is not a partition: {tp.topic} has {counts[tp.topic]} of them, from 0"
             )
-        connection.execute(
-            "INSERT OR IGNORE INTO group_topics VALUES(?, ?)", (group, tp.topic)
-        )
+        connection.execute("INSERT OR IGNORE INTO group_topics VALUES(?, ?)", (group, tp.topic))
         connection.execute(
             "INSERT OR REPLACE INTO committed VALUES(?, ?, ?, ?)",
             (group, tp.topic, tp.partition, positions[tp]),

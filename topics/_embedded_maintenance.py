@@ -34,9 +34,7 @@ def make_topic(appender: Appender, topic: Topic) -> None:
     """Make a topic inside the writer's transaction; raises TopicMismatch, UnknownTopic."""
     catalog_topic(topic.name)
     connection = appender.connection
-    there = connection.execute(
-        "SELECT partitions FROM topics WHERE name=?", (topic.name,)
-    ).get
+    there = connection.execute("SELECT partitions FROM topics WHERE name=?", (topic.name,)).get
     if there is not None:
         if there != topic.partitions:
             raise TopicMismatch(
@@ -144,9 +142,7 @@ def back_up(
         ) from error
 
 
-def _copy(
-    opening: Opening, target: Path, progress: Callable[[int, int], None] | None
-) -> None:
+def _copy(opening: Opening, target: Path, progress: Callable[[int, int], None] | None) -> None:
     source, copy = connect(opening), apsw.Connection(str(target))
     try:
         # One read transaction: the copy is the log at one moment, however long it takes.

@@ -67,9 +67,7 @@ class Readers:
         """Call `function` with a connection and `arguments` in a thread."""
         loop = asyncio.get_running_loop()
         try:
-            return await loop.run_in_executor(
-                self._executor, self._call, function, arguments
-            )
+            return await loop.run_in_executor(self._executor, self._call, function, arguments)
         except apsw.CorruptError as error:
             raise LogUnavailable(
                 f"a page of {self._opening.path} that every reader needs is damaged: run "
@@ -268,9 +266,7 @@ def _extend(damages: list[Damage], place: PartitionPlace, offset: int, reason: s
         damages.append(Damage(place.topic, place.partition, offset, offset + 1, reason))
 
 
-def first_offset_at(
-    connection: apsw.Connection, place: PartitionPlace, time_us: int
-) -> int:
+def first_offset_at(connection: apsw.Connection, place: PartitionPlace, time_us: int) -> int:
     """Return the first offset appended at or after a time, else the partition's end."""
     connection.execute("BEGIN")
     try:

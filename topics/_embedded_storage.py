@@ -313,8 +313,7 @@ def stored_topics(connection: apsw.Connection) -> dict[str, StoredTopic]:
         ).fetchall()
     except apsw.CorruptError:
         rows = [
-            (0, row.topic, of, row.compacted, row.id)
-            for row, of in _rows_by_table_text(connection)
+            (0, row.topic, of, row.compacted, row.id) for row, of in _rows_by_table_text(connection)
         ]
     topics: dict[str, StoredTopic] = {}
     for topic_id, name, partitions, compacted, partition_id in rows:

@@ -169,9 +169,7 @@ class EmbeddedLog:
             request.expected[file.place(tp).id] = offset
         if commit is not None:
             membership = commit.membership
-            request.fences = fences_for(
-                file, membership.group, membership.member, commit.positions
-            )
+            request.fences = fences_for(file, membership.group, membership.member, commit.positions)
         if not request.rows and not request.fences and not request.expected:
             return []
         return cast(list[Receipt], await writer.submit(request))
