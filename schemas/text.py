@@ -207,7 +207,7 @@ class _Reader:
     def scan(self) -> None:
         """Read the text token by token."""
         position = 0
-        # Most messages have no token at all; to see that is ten times faster than to search.
+        # Most messages have no token at all; to see that is far faster than to search.
         if not any(sign in self.text for sign in _SIGNS):
             position = len(self.text)
         while match := _TOKEN.search(self.text, position):
