@@ -14,12 +14,15 @@ from madlog.schemas import Event
 
 __all__ = ("OpenaiChat", "chat_from")
 
+# The importer's name of this form.
+_FORMAT = "openai-chat"
+
 
 def chat_from(events: Sequence[Event], get_blob: GetBlob | None = None) -> dict[str, Any]:
     """Return the chat object that these events stand for."""
     created = created_of(events)
     chat: dict[str, Any] = {"messages": messages_from(events, get_blob=get_blob)}
-    if created and created.source and created.source.format == OpenaiChat.name:
+    if created and created.source and created.source.format == _FORMAT:
         metadata = dict(created.metadata)
         metadata.pop("tools", None)
         if "tool_definitions" in metadata:
@@ -36,7 +39,7 @@ def chat_from(events: Sequence[Event], get_blob: GetBlob | None = None) -> dict[
 class OpenaiChat:
     """The exporter of OpenAI chat objects."""
 
-    name = "openai-chat"
+    name = "openai"
 
     def fits(self, events: Sequence[Event]) -> bool:
         """Tell that every conversation has this form."""

@@ -18,6 +18,8 @@ __all__ = ("EXPORTERS", "ExportProgress", "ExportReport", "export")
 EXPORTERS: dict[str, Exporter] = {
     exporter.name: exporter for exporter in (OpenaiChat(), TauBench(), Transcript())
 }
+# Who imported by this name asks for the export by it too.
+EXPORTERS["openai-chat"] = EXPORTERS["openai"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +55,9 @@ async def export(
     """
     exporter = EXPORTERS.get(fmt)
     if exporter is None:
-        raise UnknownExport(f"{fmt[:80]!r} is no export: choose one of {', '.join(EXPORTERS)}")
+        raise UnknownExport(
+            f"{fmt[:80]!r} is no export: choose one of {', '.join(sorted(EXPORTERS))}"
+        )
     order = await spans(log, conversation)
     written = events_written = skipped = 0
     async for span, events in conversations(log, order):

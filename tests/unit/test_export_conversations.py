@@ -85,7 +85,7 @@ async def _exported(log: EventLog, fmt: str, **options: Any) -> tuple[str, Expor
 
 
 async def test_a_live_conversation_becomes_chat_messages() -> None:
-    text, report = await _exported(await _log(*_live(_Said(), "c")), "openai-chat")
+    text, report = await _exported(await _log(*_live(_Said(), "c")), "openai")
     chat = json.loads(text)
     assert report == ExportReport(1, 7, 0)
     assert chat["metadata"] == {"conversation_id": "c", "title": "Help"}
@@ -142,7 +142,7 @@ async def test_an_unknown_conversation_is_named(conversation: str) -> None:
 
 
 async def test_an_unknown_form_is_named() -> None:
-    with pytest.raises(UnknownExport, match="openai-chat, tau-bench, transcript"):
+    with pytest.raises(UnknownExport, match="openai, openai-chat, tau-bench, transcript"):
         await _exported(await _log(), "nonsense")
 
 
