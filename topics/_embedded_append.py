@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 from zlib import crc32
 
 import apsw
+
 from madlog.topics._embedded_storage import record_table, wire
 from madlog.topics.clock import Clock
-from madlog.topics.errors import Fenced, IdempotencyConflict, PositionConflict
+from madlog.topics.errors import Fenced, IdempotencyConflict, NotWritten, PositionConflict
 from madlog.topics.log import Idempotency, Receipt
-from madlog.topics.positions import Position, TopicPartition
+from madlog.topics.positions import Position
 
 __all__ = ("Appender", "Fence", "PartitionState", "Request", "Row")
 
@@ -131,13 +132,12 @@ class Appender:
                         raise _conflict(row.idempotency)
                     known.append((-1, -1))
                     continue
-                for first in execute(
+                first = execute(
                     "SELECT content, partition_id, offset FROM idempotency "
                     "WHERE topic_id=? AND scope=? AND key=?",
                     key,
-                ):
-                    break
-                else:
+                ).fetchone()
+                if first is None:
                     in_request[key] = content
                     known.append(None)
                     continue
@@ -177,7 +177,12 @@ class Appender:
                 "p.last_appended_at FROM partitions p JOIN topics t ON t.id = p.topic_id "
                 "WHERE p.id=?",
                 (partition_id,),
-            ).get
+            ).fetchone()
+            if row is None:
+                raise NotWritten(
+                    f"the file no longer says where partition {partition_id} ends: run "
+                    "`madlog check`, then restore a backup"
+                )
             state = self._partitions[partition_id] = PartitionState(*row)
         return state
 
@@ -236,11 +241,6 @@ class Appender:
             )
         self._dirty.clear()
         self._new_keys.clear()
-
-    def topic_partition(self, partition_id: int) -> TopicPartition:
-        """Return the name of a partition."""
-        state = self.partition(partition_id)
-        return TopicPartition(state.topic, state.partition)
 
 
 def _conflict(idempotency: Idempotency) -> IdempotencyConflict:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import apsw
+
 from madlog.topics._embedded_reading import PartitionPlace, read_batch
 from madlog.topics._embedded_storage import (
     CHAIN_START,
@@ -62,15 +63,20 @@ def check_file(opening: Opening, progress: Callable[[int], None] | None) -> Iter
 
 def _damaged_pages(connection: apsw.Connection) -> list[tuple[int, int, str]]:
     """Return (root page of the tree, page, message) of each thing wrong with the file's pages."""
+    messages: list[str] = []
     try:
-        messages = [
-            line
-            for (text,) in connection.execute(f"PRAGMA integrity_check({_MESSAGES_MAX})")
-            for line in str(text).splitlines()
-            if line not in ("ok", "") and not line.startswith("***")
-        ]
+        # It may fail after some messages: those tell more than the failure.
+        for (text,) in connection.execute(f"PRAGMA integrity_check({_MESSAGES_MAX})"):
+            messages += [
+                line
+                for line in str(text).splitlines()
+                if line not in ("ok", "") and not line.startswith("***")
+            ]
     except apsw.CorruptError as error:
-        messages = [f"the file's pages cannot be walked through ({error})"]
+        if not messages:
+            messages.append(f"the file's pages cannot be walked through ({error})")
+    # Pages below a damaged one count as unused: a consequence, and there may be very many.
+    messages = [line for line in messages if not line.endswith("never used")] or messages
     found = []
     for message in messages:
         match = _PAGE.search(message)

@@ -4,12 +4,13 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 import apsw
+
 from madlog.topics._embedded_reading import PartitionPlace, Readers
 from madlog.topics._embedded_storage import Opening, StoredTopic, stored_topics
 from madlog.topics._embedded_wakeups import Wakeups
 from madlog.topics._embedded_writer import Writer
 from madlog.topics.clock import Clock
-from madlog.topics.errors import InvalidPosition, LogUnavailable, UnknownTopic
+from madlog.topics.errors import LogUnavailable, UnknownTopic
 from madlog.topics.positions import TopicPartition
 
 __all__ = ("OpenFile",)
@@ -30,6 +31,7 @@ class OpenFile:
     watch: apsw.Connection
     written: Writer | None = None
     watched_version: int = -1
+    closed: bool = False
     topics: dict[str, StoredTopic] = field(default_factory=dict)
     members: dict[tuple[str, str], object] = field(default_factory=dict)
 
@@ -46,7 +48,15 @@ class OpenFile:
         """Wait until something was committed after `seen`, the wake-ups' version."""
         return await self.wakeups.wait(seen, timeout_s, self._changed)
 
+    def stop_watching(self) -> None:
+        """Wake all that wait, and notice no more commits."""
+        self.closed = True
+        self.watch.close()
+        self.wakeups.notify()
+
     def _changed(self) -> bool:
+        if self.closed:
+            return True
         version = int(self.watch.execute("PRAGMA data_version").get)
         changed = version != self.watched_version
         self.watched_version = version
@@ -74,7 +84,7 @@ class OpenFile:
     def place(
         self, topic_partition: TopicPartition, connection: apsw.Connection | None = None
     ) -> PartitionPlace:
-        """Return where a partition's records are; raises UnknownTopic, InvalidPosition."""
+        """Return where a partition's records are; raises UnknownTopic."""
         topic, partition = topic_partition
         stored = self.topics.get(topic)
         if stored is None and connection is not None:
@@ -84,7 +94,7 @@ class OpenFile:
                 f"the log holds no topic {topic[:80]!r}: `madlog topics list` shows those there are"
             )
         if not 0 <= partition < len(stored.ids):
-            raise InvalidPosition(
+            raise UnknownTopic(
                 f"{topic}/{partition} is not a partition: {topic} has {stored.partitions} of "
                 "them, counted from 0"
             )

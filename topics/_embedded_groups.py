@@ -12,10 +12,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import apsw
+
 from madlog.topics._embedded_append import Appender, Fence
 from madlog.topics._embedded_file import OpenFile
 from madlog.topics._embedded_reading import Batch, read_batch
-from madlog.topics.errors import Fenced, GroupBusy, InvalidPosition, LogError, UnknownTopic
+from madlog.topics.errors import Fenced, GroupBusy, LogError, UnknownTopic
 from madlog.topics.log import GroupState, OnDamage, Record, log_damage
 from madlog.topics.positions import TopicPartition, Vector
 
@@ -166,7 +167,7 @@ def reset_group(appender: Appender, group: str, positions: Vector) -> None:
                 f"the log holds no topic {tp.topic!r}: `madlog topics list` shows those there are"
             )
         if tp.partition >= counts[tp.topic]:
-            raise InvalidPosition(
+            raise UnknownTopic(
                 f"{tp} is not a partition: {tp.topic} has {counts[tp.topic]} of them, from 0"
             )
         connection.execute("INSERT OR IGNORE INTO group_topics VALUES(?, ?)", (group, tp.topic))
@@ -333,12 +334,18 @@ class EmbeddedMembership:
         if self._file.members.pop((self._group, self._member), None) is None:
             return
         self._owned = {}
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
+        heartbeat = self.stop_heartbeat()
+        if heartbeat is not None:
             with contextlib.suppress(asyncio.CancelledError):
-                await self._heartbeat
+                await heartbeat
         group, member = self._group, self._member
         await self._file.writer.call(lambda appender: _leave(appender, group, member))
+
+    def stop_heartbeat(self) -> "asyncio.Task[None] | None":
+        """Let the lease run out unless this member polls."""
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        return self._heartbeat
 
     async def _keep_alive(self) -> None:
         while True:

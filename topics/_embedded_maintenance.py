@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import apsw
+
 from madlog.topics._embedded_append import Appender
 from madlog.topics._embedded_check import check_file
 from madlog.topics._embedded_reading import PartitionPlace

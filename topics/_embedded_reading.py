@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 from zlib import crc32
 
 import apsw
+
 from madlog.topics._embedded_storage import (
     Opening,
     connect,
@@ -62,10 +63,13 @@ class Readers:
         self._lock = threading.Lock()
         self._idle: list[apsw.Connection] = []
         self._generation = 0
+        self._closed = False
 
     async def run(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Call `function` with a connection and `arguments` in a thread."""
         loop = asyncio.get_running_loop()
+        if self._closed:
+            raise LogUnavailable(f"the log {self._opening.path.parent} is closed: open it again")
         try:
             return await loop.run_in_executor(self._executor, self._call, function, arguments)
         except apsw.CorruptError as error:
@@ -88,6 +92,7 @@ class Readers:
 
     def close(self) -> None:
         """Finish what is being read and close all connections."""
+        self._closed = True
         self._executor.shutdown(wait=True)
         self.drop()
 
@@ -110,7 +115,6 @@ class Readers:
 
 def _close(connection: apsw.Connection) -> None:
     with contextlib.suppress(Exception):
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         connection.close(True)
 
 

@@ -14,6 +14,7 @@ from struct import Struct
 from typing import NamedTuple
 
 import apsw
+
 from madlog.topics.catalog import partition_for
 from madlog.topics.errors import LogUnavailable, UnknownTopic
 from madlog.topics.log import Headers
@@ -195,6 +196,8 @@ def connect(opening: Opening) -> apsw.Connection:
         name, flags = f"{opening.path.as_uri()}?immutable=1", flags | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(name, flags=flags, vfs=opening.vfs)
     connection.set_busy_timeout(BUSY_MS)
+    # Only the writer writes, also when connections are closed: it knows when a handle has failed.
+    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     # 16 MiB: what a scan holds of the file at most, so that memory stays bounded.
     connection.execute("PRAGMA synchronous=FULL; PRAGMA cache_size=-16384")
     connection.execute("PRAGMA journal_size_limit=67108864; PRAGMA temp_store=MEMORY").fetchall()

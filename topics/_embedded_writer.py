@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import apsw
+
 from madlog.topics._embedded_append import Appender, Request
 from madlog.topics._embedded_storage import Opening, connect, record_table
 from madlog.topics.clock import Clock
@@ -318,6 +319,7 @@ class Writer:
     def _let_go(self) -> None:
         if self._connection is not None:
             self._connection.set_wal_hook(None)
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
             with contextlib.suppress(Exception):
                 self._connection.close()
         self._connection = self._appender = None
@@ -345,7 +347,6 @@ def _abandon(connection: apsw.Connection) -> None:
     """Close a connection without letting it write or sync once more."""
     with contextlib.suppress(Exception):
         connection.set_wal_hook(None)
-        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     with contextlib.suppress(Exception):
         connection.close(True)
 

@@ -35,9 +35,9 @@ from madlog.topics._embedded_writer import Writer
 from madlog.topics.catalog import Topic
 from madlog.topics.clock import Clock, SystemClock, system_random
 from madlog.topics.errors import (
-    InvalidPosition,
     LogUnavailable,
     RecordTooLarge,
+    UnknownTopic,
     UnsupportedByBackend,
 )
 from madlog.topics.log import (
@@ -55,7 +55,7 @@ from madlog.topics.positions import TopicPartition, Vector
 
 __all__ = ("EmbeddedLog",)
 
-# What an event's envelope may add to the content that the limit is about.
+# What key and headers may add to the value that the limit is about.
 _ENVELOPE_BYTES = 64 << 10
 _FOR_EVER = 1 << 62
 _WAIT_S = 60.0
@@ -67,7 +67,6 @@ class EmbeddedLog:
     def __init__(self, file: OpenFile, record_bytes_max: int) -> None:
         self._file = file
         self._record_bytes_max = record_bytes_max
-        self._closed = False
 
     @classmethod
     async def open(
@@ -181,16 +180,17 @@ class EmbeddedLog:
             return None
         headers = encode_headers(record.headers)
         size = len(record.key) + len(record.value) + len(headers)
-        if size > self._record_bytes_max + _ENVELOPE_BYTES:
+        limit = self._record_bytes_max
+        if len(record.value) > limit or size > limit + _ENVELOPE_BYTES:
             raise RecordTooLarge(
                 f"a record of {size:,} bytes for {record.topic} is over the limit of "
-                f"{self._record_bytes_max:,}: store the content as a blob and refer to it"
+                f"{limit:,}: store the content as a blob and refer to it"
             )
         partition = record.partition
         if partition is None:
             partition = partition_of_key(record.key, topic.partitions)
         elif not 0 <= partition < topic.partitions:
-            raise InvalidPosition(
+            raise UnknownTopic(
                 f"{record.topic}/{partition} is not a partition: {record.topic} has "
                 f"{topic.partitions} of them, counted from 0"
             )
@@ -268,7 +268,7 @@ class EmbeddedLog:
                     yield batch.records
             if not moved:
                 await file.wait(seen, _WAIT_S)
-            if self._closed:
+            if file.closed:
                 return
 
     async def join(self, group: str, topics: Sequence[str]) -> Membership:
@@ -323,20 +323,19 @@ class EmbeddedLog:
 
     async def close(self) -> None:
         """Finish what was accepted and let go of the log."""
-        if self._closed:
-            return
-        self._closed = True
         file = self._file
+        if file.closed:
+            return
         for membership in list(file.members.values()):
             try:
                 await cast(Membership, membership).leave()
             except (LogUnavailable, OSError):  # its lease runs out by itself
                 continue
+        file.stop_watching()
+        await asyncio.to_thread(file.readers.close)
+        # The last one to let go: it alone writes what is left of the WAL into the file.
         if file.written is not None:
             await asyncio.to_thread(file.written.close)
-        await asyncio.to_thread(file.readers.close)
-        file.watch.close()
-        file.wakeups.notify()
 
 
 def _report(batch: Batch, on_damage: OnDamage) -> None:
