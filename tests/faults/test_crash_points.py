@@ -10,18 +10,18 @@ from typing import NamedTuple
 
 import apsw
 import pytest
-from madlog.topics.embedded import EmbeddedLog
 from tests.faults.crash_vfs import CrashVfs, Image, Mode, Step, images, io_error
 from tests.faults.writer import TOPIC, new_record, open_log
 
 from madlog.topics.catalog import CATALOG, inbox
+from madlog.topics.embedded import EmbeddedLog
 from madlog.topics.errors import LogUnavailable, NotWritten, OutcomeUnknown
 from madlog.topics.log import Commit, Membership, NewRecord, Record
 from madlog.topics.positions import TopicPartition, Vector
 
 OPERATIONS = 100
 GROUP = "readers"
-PADDED = (0, 0, 300, 5000)
+PADDED = (0, 0, 0, 0, 300, 5000)
 
 
 class State(NamedTuple):
@@ -58,7 +58,7 @@ async def joined(log: EmbeddedLog) -> Membership:
 async def operate(log: EmbeddedLog, member: Membership, number: int) -> None:
     if number == 0:
         await log.create_topic(CATALOG[TOPIC])
-    elif number % 10 == 7:
+    elif number % 33 == 7:
         await log.create_topic(inbox(f"agent-{number}"))
     elif number % 10 == 3:
         place = TopicPartition(TOPIC, number % 4)
@@ -158,6 +158,14 @@ def test_a_crash_at_every_write_leaves_a_prefix_with_all_acks(
     print(f"{mode}: {checked} crash images of a run of {writes} writes")
     assert len(run.states) == OPERATIONS + 1
     assert checked > (OPERATIONS if mode is Mode.LOSE else writes)
+
+
+def test_a_run_that_never_synced_its_wal_is_found_out(run: Run, fast_folder: Path) -> None:
+    # The proof above would see nothing if it could not fail.
+    steps = [step for step in run.steps if (step.what, step.file) != ("sync", "log.sqlite-wal")]
+    late = next(image for image in images(steps, Mode.LOSE) if image.acked == 20)
+    with pytest.raises(AssertionError, match="20 acknowledged"):
+        asyncio.run(check_image(fast_folder / "late", late, run.states))
 
 
 @pytest.mark.parametrize("after", range(0, 60, 7))

@@ -174,7 +174,7 @@ async def test_a_zeroed_leaf_page_is_named_with_its_range_and_the_rest_is_served
     assert len(leaves) > 3
     for page in (leaves[0], leaves[len(leaves) // 2], leaves[-1]):
         missing = await check_page(folder, made[1], page)
-        print(f"leaf page {page} of {len(leaves)}: {missing} records missing")
+        print(f"page {page}, one of {len(leaves)} leaves: {missing} records missing")
         assert missing < 60, "one page holds fewer"
 
 

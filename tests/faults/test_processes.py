@@ -8,7 +8,6 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from madlog.topics.embedded import EmbeddedLog
 from tests.faults.history import Ack, History, anomalies
 from tests.faults.writer import (
     TOPIC,
@@ -21,6 +20,7 @@ from tests.faults.writer import (
 )
 
 from madlog.topics.catalog import CATALOG
+from madlog.topics.embedded import EmbeddedLog
 from madlog.topics.log import Commit, Record
 from madlog.topics.positions import Position, TopicPartition, Vector
 
@@ -136,7 +136,7 @@ async def test_the_log_of_a_killed_process_is_recovered_by_the_next(tmp_path: Pa
 
     def take(line: bytes) -> None:
         what, partition, offset, key, number = line.split(b" ", 4)
-        if what == b"ack":
+        if what != b"seen":
             place = Position(TOPIC, int(partition), int(offset))
             history.acks.append(Ack(place, key.decode(), int(number)))
 

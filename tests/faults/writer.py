@@ -13,11 +13,11 @@ from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 from typing import Any
 
-from madlog.topics.embedded import EmbeddedLog
 from tests.faults.history import BATCH_MAX, value_of
 
 from madlog.topics.catalog import CATALOG
 from madlog.topics.clock import SystemClock
+from madlog.topics.embedded import EmbeddedLog
 from madlog.topics.errors import OutcomeUnknown
 from madlog.topics.log import Commit, Idempotency, NewRecord, Receipt
 from madlog.topics.positions import Vector
@@ -90,7 +90,8 @@ async def _write_keys(
         receipts = await log.append([new_record(key, number) for number in numbers])
         for number, receipt in zip(numbers, receipts, strict=True):
             at = receipt.position
-            report.send_bytes(f"ack {at.partition} {at.offset} {key} {number}".encode())
+            what = "again" if receipt.repeated else "ack"
+            report.send_bytes(f"{what} {at.partition} {at.offset} {key} {number}".encode())
         following[key] = numbers.stop
 
 
@@ -138,7 +139,7 @@ async def _consume(folder: Path, report: Connection, group: str, session_timeout
 
 
 def append_until_failed(folder: Path, acks_max: int) -> None:
-    """Append to standard output's knowledge until an append fails; then repeat it, and go on."""
+    """Append, printing what each append came to; repeat one that failed, and go on."""
     asyncio.run(_append_until_failed(folder, acks_max))
 
 
