@@ -44,7 +44,9 @@ class ConversationView:
         for event in self.said:
             fields = event.fields
             who = fields["sender"]["name"]
-            if event.kind == "Turn":
+            if event.kind == "ConversationChanged":
+                yield "", who, f"{fields['change']} {fields['participant'] or ''}".rstrip(), event
+            elif event.kind == "Turn":
                 number += 1
                 who += "".join(f" → {name}" for name in fields["recipients"])
                 yield str(number), who, "".join(p["text"] or "" for p in fields["parts"]), event
@@ -53,9 +55,6 @@ class ConversationView:
             elif event.kind == "ToolResult":
                 text = fields["result"] if fields["ok"] else fields["error"] or fields["result"]
                 yield "", who, f"{'=' if fields['ok'] else '✗'} {text}", event
-            else:
-                subject = fields["participant"] or ""
-                yield "", who, f"({fields['change']} {subject}".rstrip() + ")", event
 
     def as_json(self) -> dict[str, Any]:
         """Return the whole view as one object."""

@@ -6,7 +6,7 @@ same positions, must have the same digest; if not, the first difference is named
 """
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -270,9 +270,25 @@ async def rebuild(
         await rebuild_state(log, processor, report, meter, damaged)
     report.events, report.seconds = meter.events, meter.seconds
     if report.difference is None:
-        for projection in projections:
-            store(folder, projection, end.only(projection.topics), fresh[projection.name])
+        _keep(report, folder, projections, fresh)
     return report
+
+
+def _keep(
+    report: RebuildReport,
+    folder: Path,
+    projections: Sequence[Projection],
+    fresh: Mapping[str, State],
+) -> None:
+    """Store what was rebuilt as the live projections; says so where that cannot be done."""
+    for number, projection in enumerate(projections):
+        compared = report.projections[number]
+        try:
+            store(folder, projection, compared.positions, fresh[projection.name])
+        except OSError as error:
+            why = f"it cannot be stored in {folder}: {error.strerror or error}"
+            note = f"{compared.note}; {why}" if compared.note else why
+            report.projections[number] = replace(compared, note=note)
 
 
 def _live(

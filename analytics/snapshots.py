@@ -40,8 +40,10 @@ def load(folder: Path, projection: Projection) -> tuple[Snapshot | None, str | N
         )
         if state_digest(snapshot.state) != snapshot.digest:
             return None, f"{path} is damaged: its state does not have its digest"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None, None
+    except OSError as error:
+        return None, f"{path} cannot be read ({error.strerror or error})"
     except (ValueError, KeyError, TypeError, AttributeError, InvalidPosition):
         return None, f"{path} is damaged"
     return snapshot, None

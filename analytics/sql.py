@@ -63,7 +63,7 @@ async def query(
     """
     with duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": memory_limit}) as con:
         values = _values(_one_select(con, sql), parameters or {})
-        kinds = {kind for name in views_of(sql) for kind in VIEWS[name].kinds}
+        kinds = {kind for name in views_of(con, sql) for kind in VIEWS[name].kinds}
         topics = topics_of(kinds, await log.log.topics())
         end = await log.log.end(topics) if as_of is None else as_of.only(topics)
         unread = tuple(sorted(set(topics) - {tp.topic for tp in end}))
@@ -80,9 +80,11 @@ async def query(
 
 
 def _one_select(con: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
+    if "\x00" in sql or any("\ud800" <= char <= "\udfff" for char in sql):
+        raise BadSql("the text holds a NUL or is not UTF-8: write one SELECT as plain text")
     try:
         statements = con.extract_statements(sql)
-    except (duckdb.Error, UnicodeError) as error:
+    except duckdb.Error as error:
         raise _told(error) from error
     if len(statements) != 1:
         raise BadSql(
@@ -108,11 +110,10 @@ def _values(statement: duckdb.Statement, given: Mapping[str, Any]) -> dict[str, 
     return {name: given[name] for name in wanted}
 
 
-def views_of(sql: str) -> set[str]:
+def views_of(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     """Return the views that one SELECT reads, by DuckDB's own parser; more when it cannot tell."""
-    with duckdb.connect(":memory:", config=_SETTINGS) as con:
-        answer = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchone()
-    tree = json.loads(answer[0]) if answer else {"error": True}
+    ((answer,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    tree = json.loads(answer)
     if tree.get("error"):
         return set(VIEWS)
     tables: set[str] = set()
@@ -161,7 +162,7 @@ def _run(
         relation = con.sql(sql, params=values) if values else con.sql(sql)
         types = tuple(str(type_) for type_ in relation.types)
         table = relation.to_arrow_table()
-    except (duckdb.Error, UnicodeError) as error:
+    except duckdb.Error as error:
         raise _told(error) from error
     columns = _distinct(table.column_names)
     return columns, types, table.rename_columns(list(columns))

@@ -292,9 +292,12 @@ class Schemas:
         """
         try:
             schema = json.loads(schema_json)
-            kind = str(schema["name"]).removeprefix(_NAMESPACE)
-        except (ValueError, KeyError, TypeError) as error:
-            raise SchemaError(f"this is not an Avro schema: {error}") from error
+            if schema["type"] != "record":
+                raise ValueError(f"an event is a record, not {str(schema['type'])[:40]!r}")
+            kind = schema["name"].removeprefix(_NAMESPACE)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise SchemaError(f"this is not the Avro schema of an event: {error}") from error
+        _parse(schema)  # refuses what is no schema, before anything is made of it
         if fingerprint_of(schema) not in self._readers:
             self._put(kind, schema, version, None)
         return kind

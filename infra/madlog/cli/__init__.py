@@ -6,8 +6,8 @@ Exit codes: 0 done, 1 a problem was found that the command looks for, 2 wrong us
 
 import os
 import sys
+from typing import Any
 
-import click
 import typer
 
 from madlog.cli import ask, demo, integrity, log, machine, moving, working
@@ -20,10 +20,10 @@ _HELP = """Keep what your agents say in a log you can ask, prove and replay.
 Import the conversations of agents that you already run, ask SQL about what was said, done, spent
 and decided, replay it all from the start and see that nothing differs. No server needed.
 
-  madlog demo                                    the main job, on scripted traffic
+\b
+  madlog demo                                    the main job, scripted
   madlog import runs.jsonl --format openai-chat  your own logs
-  madlog ask                                     the questions that have a name
-  madlog words                                   what the words mean
+  madlog ask                                     questions with a name
 """
 
 app = typer.Typer(
@@ -44,6 +44,12 @@ def _options(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = Fa
     ctx.obj = State(log, as_json)
 
 
+# typer carries a click of its own, so its errors are found by way of one that typer exports.
+_WRONG_USE: Any = next(
+    base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
+)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
     sys.exit(_run())
@@ -53,13 +59,15 @@ def _run() -> int:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        print(error.format_message())
-        return 0
-    except click.ClickException as error:
+    except typer.Exit as error:
+        return error.exit_code
+    except _WRONG_USE as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error.format_message())  # no command given: the help, and no complaint
+            return 0
         error.show()
         return 2
-    except (KeyboardInterrupt, click.Abort, EOFError):
+    except (KeyboardInterrupt, typer.Abort, EOFError):
         note("madlog: interrupted; everything that was acknowledged is kept")
         return 130
     except BrokenPipeError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,10 @@ __all__ = (
 )
 
 T = TypeVar("T")
+
+# A table up to this much wider than the screen is folded; a wider one is printed as records.
+_FOLDED_MAX = 1.3
+_PIPE_WIDTH = 10_000
 
 LogOption = Annotated[
     str | None,
@@ -133,15 +138,34 @@ def print_rows(
     from rich.table import Table
     from rich.text import Text
 
+    # On a pipe there is no width to fit into, unless one is asked for: nothing is folded there.
+    fitted = sys.stdout.isatty() or "COLUMNS" in os.environ
+    console = Console(width=None if fitted else _PIPE_WIDTH)
+    cells = [[_cell(row.get(name)) for name in columns] for row in rows]
+    widths = [
+        max(len(name), *(len(line[number]) for line in cells)) + 1
+        for number, name in enumerate(columns)
+    ]
+    if fitted and sum(widths) > console.width * _FOLDED_MAX:
+        _print_records(columns, cells)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold")
     for name in columns:
         number = all(isinstance(row.get(name), int | float | None) for row in rows)
         table.add_column(name, justify="right" if number else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row.get(name))) for name in columns))
-    console = Console()
-    # On a pipe there is no width to fit into: nothing is folded or cut there.
-    console.print(table, width=None if console.is_terminal else 10_000, crop=False)
+    for line in cells:
+        table.add_row(*(Text(cell) for cell in line))
+    console.print(table, crop=False)
+
+
+def _print_records(columns: Sequence[str], cells: list[list[str]]) -> None:
+    """Print rows one under the other: a table that wide would be folded past reading."""
+    width = max(len(name) for name in columns)
+    for number, line in enumerate(cells):
+        if number:
+            print()
+        for name, cell in zip(columns, line, strict=True):
+            print(f"{name:<{width}}  {cell}")
 
 
 def _cell(value: Any) -> str:
@@ -151,7 +175,11 @@ def _cell(value: Any) -> str:
         return f"{value:,.4g}" if abs(value) < 1000 else f"{value:,.0f}"
     if isinstance(value, str):
         return value
-    return value.isoformat(sep=" ") if hasattr(value, "isoformat") else dump(value)
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    if hasattr(value, "hour"):
+        return str(value.isoformat(sep=" ", timespec="seconds"))
+    return dump(value)
 
 
 @contextmanager

@@ -3,11 +3,39 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from madlog.analytics.conversation_view import ConversationView
+    from madlog.topics import LogEvent
+
+    _Line = tuple[str, str, str, LogEvent]
 
 __all__ = ("print_transcript",)
 
 _LINES_MAX = 6
+
+
+def _changes_together(lines: "Iterator[_Line]") -> "Iterator[_Line]":
+    """Put changes of membership that follow each other into one line: the talk is what matters."""
+    held: list[_Line] = []
+    for line in lines:
+        if line[3].kind == "ConversationChanged":
+            held.append(line)
+            continue
+        yield from _one(held)
+        held = []
+        yield line
+    yield from _one(held)
+
+
+def _one(held: "list[_Line]") -> "Iterator[_Line]":
+    if held:
+        words: dict[str, list[str]] = {}
+        for _, _, what, _ in held:
+            change, _, subject = what.partition(" ")
+            words.setdefault(change, []).extend([subject] if subject else [])
+        told = "; ".join(f"{change} {', '.join(names)}".rstrip() for change, names in words.items())
+        yield "", held[0][1], f"({told})", held[0][3]
 
 
 def print_transcript(view: "ConversationView", *, width: int | None = None) -> None:
@@ -33,7 +61,7 @@ def print_transcript(view: "ConversationView", *, width: int | None = None) -> N
     table.add_column("what", overflow="fold", ratio=1)
     table.add_column("settled by", overflow="fold", max_width=22)
     table.add_column("usd", justify="right", no_wrap=True)
-    for number, who, what, event in view.lines():
+    for number, who, what, event in _changes_together(view.lines()):
         lines = what.strip().splitlines() or [""]
         if len(lines) > _LINES_MAX:
             lines = [*lines[:_LINES_MAX], f"… {len(lines) - _LINES_MAX} more lines"]

@@ -33,8 +33,8 @@ FormatOption = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command("sql")(sql)
-    app.command("ask")(ask)
+    app.command("sql", short_help="one SELECT over what was said, done and decided")(sql)
+    app.command("ask", short_help="questions that have a name")(ask)
 
 
 def sql(
@@ -47,10 +47,9 @@ def sql(
 ) -> None:
     """Ask in SQL: one SELECT over the log's views, no access to files.
 
+    \b
     Examples:
-
       madlog sql "select sender, count(*) from turns group by 1 order by 2 desc"
-
       madlog sql "from decisions" --format parquet > decisions.parquet
     """
     state = state_of(ctx, log, as_json)
@@ -122,10 +121,9 @@ def ask(
 ) -> None:
     """Ask a question that has a name; without one, list them.
 
+    \b
     Examples:
-
       madlog ask
-
       madlog ask transcript -p conversation=order-4711
     """
     state = state_of(ctx, log, as_json)

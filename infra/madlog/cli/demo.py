@@ -20,7 +20,9 @@ _SCREEN_LINES_MAX = 20
 
 def register(app: typer.Typer) -> None:
     """Add this command."""
-    app.command("demo")(demo)
+    app.command("demo", short_help="the main job on scripted traffic: durable, ask, see, prove")(
+        demo
+    )
 
 
 @dataclass

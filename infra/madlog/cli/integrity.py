@@ -20,13 +20,13 @@ from madlog.cli._context import (
 
 __all__ = ("register",)
 
-replay_app = typer.Typer(help="Run the log again from its start.", no_args_is_help=True)
+replay_app = typer.Typer(help="run the log again from its start", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command("check")(check)
-    app.command("digest")(digest)
+    app.command("check", short_help="look for damage, name it by position")(check)
+    app.command("digest", short_help="a digest per topic, equal where events are equal")(digest)
     app.add_typer(replay_app, name="replay")
 
 
@@ -107,8 +107,6 @@ def digest(
 
 
 async def _digest(state: State, as_of: str | None) -> None:
-    from dataclasses import asdict
-
     from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.digest import digest as digest_of
     from madlog.wiring import opened
@@ -117,9 +115,9 @@ async def _digest(state: State, as_of: str | None) -> None:
         at = await resolve(log, as_of) if as_of else None
         found = await digest_of(log, at=at)
     if state.json:
-        print_object(state, {"topics": {name: asdict(item) for name, item in found.items()}})
+        print_object(state, {"topics": {name: item._asdict() for name, item in found.items()}})
         return
-    rows = [{"topic": name, **asdict(item)} for name, item in found.items()]
+    rows = [{"topic": name, **item._asdict()} for name, item in found.items()]
     print_rows(state, rows, ("topic", "events", "digest"), empty="the log holds no events yet")
 
 

@@ -22,15 +22,15 @@ if TYPE_CHECKING:
 
 __all__ = ("register",)
 
-topics_app = typer.Typer(help="The topics: list them, show one.", no_args_is_help=True)
+topics_app = typer.Typer(help="the topics: list them, show one", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.add_typer(topics_app, name="topics")
-    app.command("append")(append)
-    app.command("tail")(tail)
-    app.command("show")(show)
+    app.command("append", short_help="append one turn, or a turn a line of stdin")(append)
+    app.command("tail", short_help="print a topic, and go on as events come")(tail)
+    app.command("show", short_help="one conversation: transcript, tool calls, costs")(show)
 
 
 @topics_app.command("list")
@@ -74,7 +74,7 @@ async def _present(state: State) -> dict[str, int]:
         raise typer.Exit(error.exit_code) from None
 
 
-@topics_app.command("show")
+@topics_app.command("show", short_help="one conversation: transcript, tool calls, costs")
 def topics_show(
     ctx: typer.Context, name: str, log: LogOption = None, as_json: JsonOption = False
 ) -> None:
@@ -135,10 +135,9 @@ def append(
 ) -> None:
     """Append one turn, or with - one turn a line of stdin; durable when it answers.
 
+    \b
     Examples:
-
       madlog append -c order-4711 -s ada -t shop "Where is my parcel?"
-
       madlog append - < turns.jsonl   # {"conversation_id", "sender", "text", "recipients"?, …}
     """
     state = state_of(ctx, log, as_json)
@@ -192,10 +191,9 @@ def tail(
 ) -> None:
     """Print a topic's events: readable on a terminal, JSON lines on a pipe.
 
+    \b
     Examples:
-
       madlog tail --follow
-
       madlog tail mad.decisions --from 2026-01-01T00:00:00Z --limit 10
     """
     state = state_of(ctx, log, as_json)

@@ -21,9 +21,9 @@ WORDS = (
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command("doctor")(doctor)
-    app.command("words")(words)
-    app.command("bench")(bench)
+    app.command("doctor", short_help="look at this machine")(doctor)
+    app.command("words", short_help="what the words mean")(words)
+    app.command("bench", short_help="measure against plain loops")(bench)
 
 
 def words(ctx: typer.Context, as_json: JsonOption = False) -> None:

@@ -28,10 +28,10 @@ _BAD_LINES_SHOWN_MAX = 20
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command("import")(import_)
-    app.command("export")(export)
-    app.command("backup")(backup)
-    app.command("restore")(restore)
+    app.command("import", short_help="bring in the logs of agents that you already run")(import_)
+    app.command("export", short_help="get conversations out: openai, tau-bench, transcript")(export)
+    app.command("backup", short_help="copy the log while it is in use")(backup)
+    app.command("restore", short_help="make a log from a backup")(restore)
 
 
 def import_(
@@ -50,10 +50,9 @@ def import_(
     Lines that cannot be imported are named with their number and reason, the rest is imported,
     and the exit code is 1.
 
+    \b
     Examples:
-
       madlog import runs.jsonl --format openai-chat --redact
-
       madlog import runs.jsonl.gz --format tau-bench --dry-run
     """
     state = state_of(ctx, log, as_json)
@@ -123,10 +122,9 @@ def export(
 ) -> None:
     """Export conversations from the log's events alone.
 
+    \b
     Examples:
-
       madlog export openai --out conversations.jsonl
-
       madlog export transcript -c latest
     """
     state = state_of(ctx, log, as_json)

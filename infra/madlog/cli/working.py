@@ -19,13 +19,13 @@ from madlog.cli._context import (
 
 __all__ = ("register",)
 
-dead_app = typer.Typer(help="What could not be processed.", no_args_is_help=True)
+dead_app = typer.Typer(help="what could not be processed: list, show, retry", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.command("worker")(worker)
-    app.command("groups")(groups)
+    app.command("worker", short_help="run the processors: route each turn")(worker)
+    app.command("groups", short_help="who has read how far")(groups)
     app.add_typer(dead_app, name="dead-letters")
 
 
@@ -51,7 +51,8 @@ def worker(
 
 
 async def _worker(state: State, only: str | None, until_idle: bool) -> None:
-    from madlog.wiring import open_worker, opened
+    from madlog.analytics.replay import refresh
+    from madlog.wiring import log_folder, open_worker, opened
 
     names = tuple(name.strip() for name in only.split(",")) if only else None
     async with opened(state.url, state.settings, create=False) as log:
@@ -62,6 +63,8 @@ async def _worker(state: State, only: str | None, until_idle: bool) -> None:
                 progress=lambda now: show(now.events),
                 recovering=lambda text: note(f"madlog: {text}"),
             )
+            # The live projections, which `replay rebuild` holds against a fold from zero.
+            await refresh(log, log_folder(state.url) / "projections")
     print_object(
         state,
         {
