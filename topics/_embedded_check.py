@@ -144,8 +144,8 @@ def _disagreements(
         yield f"the partition says that it ends here, and there are records up to @{last}"
     if damaged or not row.head:  # what is missing has been named, so the sums cannot agree
         return
-    if count != row.count:
-        yield f"the partition says that it holds {row.count} records, and {count} are there"
+    if count != row.records:
+        yield f"the partition says that it holds {row.records} records, and {count} are there"
     elif head != row.head:
         yield "the records are not those that were appended: their chain of hashes differs"
 

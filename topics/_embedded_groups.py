@@ -16,6 +16,7 @@ import apsw
 from madlog.topics._embedded_append import Appender, Fence
 from madlog.topics._embedded_file import OpenFile
 from madlog.topics._embedded_reading import Batch, read_batch
+from madlog.topics._embedded_storage import fetch
 from madlog.topics.errors import Fenced, GroupBusy, LogError, UnknownTopic
 from madlog.topics.log import GroupState, OnDamage, Record, log_damage
 from madlog.topics.positions import TopicPartition, Vector
@@ -103,7 +104,8 @@ def _live_members(
 ) -> dict[str, frozenset[str]]:
     return {
         member: frozenset(json.loads(topics))
-        for member, topics in connection.execute(
+        for member, topics in fetch(
+            connection,
             'SELECT member, topics FROM group_members WHERE "group"=? AND boot_id=? '
             "AND lease_until_ns>?",
             (group, boot_id, now_ns),
@@ -121,17 +123,20 @@ def _rebalance(appender: Appender, group: str) -> None:
     members = _live_members(connection, group, now_ns, boot_id)
     partitions = [
         TopicPartition(topic, partition)
-        for topic, count in connection.execute(
+        for topic, count in fetch(
+            connection,
             "SELECT t.name, t.partitions FROM topics t JOIN group_topics g ON g.topic = t.name "
             'WHERE g."group"=? ORDER BY t.name',
             (group,),
-        ).fetchall()
+        )
         for partition in range(count)
     ]
     held = {
         TopicPartition(topic, partition): (member, epoch)
-        for topic, partition, member, epoch in connection.execute(
-            'SELECT topic, partition, member, epoch FROM group_partitions WHERE "group"=?', (group,)
+        for topic, partition, member, epoch in fetch(
+            connection,
+            'SELECT topic, partition, member, epoch FROM group_partitions WHERE "group"=?',
+            (group,),
         )
     }
     new = assign(partitions, members, {tp: member for tp, (member, _) in held.items()})
@@ -160,7 +165,9 @@ def reset_group(appender: Appender, group: str, positions: Vector) -> None:
         raise GroupBusy(
             f"group {group} has live members ({', '.join(sorted(live))}): stop them, then reset"
         )
-    counts = dict(connection.execute("SELECT name, partitions FROM topics").fetchall())
+    counts = {
+        name: count for name, count in fetch(connection, "SELECT name, partitions FROM topics")
+    }
     for tp in positions:
         if tp.topic not in counts:
             raise UnknownTopic(
@@ -182,8 +189,10 @@ def committed_positions(connection: apsw.Connection, group: str) -> Vector:
     return Vector(
         {
             TopicPartition(topic, partition): offset
-            for topic, partition, offset in connection.execute(
-                'SELECT topic, partition, offset FROM committed WHERE "group"=?', (group,)
+            for topic, partition, offset in fetch(
+                connection,
+                'SELECT topic, partition, offset FROM committed WHERE "group"=?',
+                (group,),
             )
         }
     )
@@ -192,15 +201,17 @@ def committed_positions(connection: apsw.Connection, group: str) -> Vector:
 def group_states(connection: apsw.Connection, now_ns: int, boot_id: str) -> list[GroupState]:
     """Return every group, with the members whose leases have not run out."""
     topics: dict[str, list[str]] = {}
-    for group, topic in connection.execute('SELECT "group", topic FROM group_topics').fetchall():
+    for group, topic in fetch(connection, 'SELECT "group", topic FROM group_topics'):
         topics.setdefault(group, []).append(topic)
     states = []
     for group, names in sorted(topics.items()):
         live = _live_members(connection, group, now_ns, boot_id)
         owners = {
             TopicPartition(topic, partition): member
-            for topic, partition, member in connection.execute(
-                'SELECT topic, partition, member FROM group_partitions WHERE "group"=?', (group,)
+            for topic, partition, member in fetch(
+                connection,
+                'SELECT topic, partition, member FROM group_partitions WHERE "group"=?',
+                (group,),
             )
             if member in live
         }
@@ -219,12 +230,13 @@ def _poll_once(
 ) -> tuple[_Owned, TopicPartition | None, Batch | None]:
     """Return what the member owns now, and the next records of one of its partitions."""
     owned: _Owned = {}
-    for topic, partition, epoch, offset in connection.execute(
+    for topic, partition, epoch, offset in fetch(
+        connection,
         "SELECT p.topic, p.partition, p.epoch, c.offset FROM group_partitions p "
         'LEFT JOIN committed c ON c."group"=p."group" AND c.topic=p.topic '
         'AND c.partition=p.partition WHERE p."group"=? AND p.member=?',
         membership,
-    ).fetchall():
+    ):
         tp = TopicPartition(topic, partition)
         before = known.get(tp)
         owned[tp] = before if before and before[0] == epoch else (epoch, offset)

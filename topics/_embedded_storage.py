@@ -7,11 +7,11 @@ be found again when the page of `topics` itself is damaged.
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from struct import Struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import apsw
 
@@ -33,6 +33,7 @@ __all__ = (
     "create_tables",
     "decode_headers",
     "encode_headers",
+    "fetch",
     "network_file_system",
     "open_file",
     "partition_of_key",
@@ -90,6 +91,7 @@ class Opening(NamedTuple):
     read_only: bool = False
     # No other process can write where the folder is read-only and no WAL is left.
     immutable: bool = False
+    busy_ms: int = BUSY_MS
 
 
 class StoredTopic(NamedTuple):
@@ -110,10 +112,17 @@ class PartitionRow(NamedTuple):
     partition: int
     next_offset: int
     low_water: int
-    count: int
+    records: int
     head: bytes
     last_appended_at: int
     compacted: bool
+
+
+def fetch(
+    connection: apsw.Connection, sql: str, bindings: Sequence[Any] = ()
+) -> list[tuple[Any, ...]]:
+    """Return all rows of a query; a column has the type that its table gives it."""
+    return connection.execute(sql, tuple(bindings)).fetchall()
 
 
 def record_table(partition_id: int) -> str:
@@ -195,7 +204,7 @@ def connect(opening: Opening) -> apsw.Connection:
     if opening.immutable:
         name, flags = f"{opening.path.as_uri()}?immutable=1", flags | apsw.SQLITE_OPEN_URI
     connection = apsw.Connection(name, flags=flags, vfs=opening.vfs)
-    connection.set_busy_timeout(BUSY_MS)
+    connection.set_busy_timeout(opening.busy_ms)
     # Only the writer writes, also when connections are closed: it knows when a handle has failed.
     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
     # 16 MiB: what a scan holds of the file at most, so that memory stays bounded.
@@ -204,7 +213,9 @@ def connect(opening: Opening) -> apsw.Connection:
     return connection
 
 
-def open_file(folder: Path, *, create: bool, read_only: bool, vfs: str | None) -> Opening:
+def open_file(
+    folder: Path, *, create: bool, read_only: bool, vfs: str | None, busy_ms: int = BUSY_MS
+) -> Opening:
     """Check that `folder` holds a log that this program can use, or make one there."""
     if apsw.SQLITE_VERSION_NUMBER < _SQLITE_OLDEST:
         raise LogUnavailable(
@@ -226,7 +237,7 @@ def open_file(folder: Path, *, create: bool, read_only: bool, vfs: str | None) -
             f"{folder} cannot be written: open the log for reading only, or change its permissions"
         )
     alone = read_only and not os.access(folder, os.W_OK) and not Path(f"{path}-wal").exists()
-    opening = Opening(path, vfs, read_only, alone)
+    opening = Opening(path, vfs, read_only, alone, busy_ms)
     try:
         _check_or_create(opening, create=create and not read_only)
     except apsw.NotADBError as error:
@@ -262,7 +273,7 @@ def _check_or_create(opening: Opening, *, create: bool) -> None:
     flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
     if create:
         connection = apsw.Connection(str(opening.path), flags=flags, vfs=opening.vfs)
-        connection.set_busy_timeout(BUSY_MS)
+        connection.set_busy_timeout(opening.busy_ms)
     else:
         connection = connect(opening)
     try:
@@ -284,7 +295,7 @@ def _check_or_create(opening: Opening, *, create: bool) -> None:
 
 def _identity(connection: apsw.Connection) -> tuple[int, int]:
     application = connection.pragma("application_id")
-    return int(application), int(connection.pragma("user_version"))  # type: ignore[call-overload]
+    return int(application), int(connection.pragma("user_version"))
 
 
 def create_tables(connection: apsw.Connection) -> None:
@@ -310,10 +321,11 @@ def create_tables(connection: apsw.Connection) -> None:
 def stored_topics(connection: apsw.Connection) -> dict[str, StoredTopic]:
     """Return every topic in the file; from the tables' own text where `topics` is damaged."""
     try:
-        rows = connection.execute(
+        rows = fetch(
+            connection,
             "SELECT t.id, t.name, t.partitions, t.compacted, p.id FROM topics t "
-            "JOIN partitions p ON p.topic_id = t.id ORDER BY t.id, p.partition"
-        ).fetchall()
+            "JOIN partitions p ON p.topic_id = t.id ORDER BY t.id, p.partition",
+        )
     except apsw.CorruptError:
         rows = [
             (0, row.topic, of, row.compacted, row.id) for row, of in _rows_by_table_text(connection)
@@ -334,10 +346,11 @@ def partition_rows(
     try:
         rows = [
             PartitionRow(*row)
-            for row in connection.execute(
+            for row in fetch(
+                connection,
                 "SELECT p.id, t.name, p.partition, p.next_offset, p.low_water, p.count, p.head, "
                 "p.last_appended_at, t.compacted FROM partitions p JOIN topics t "
-                "ON t.id = p.topic_id ORDER BY t.name, p.partition"
+                "ON t.id = p.topic_id ORDER BY t.name, p.partition",
             )
         ]
     except apsw.CorruptError:
@@ -354,14 +367,14 @@ def partition_rows(
 
 def _rows_by_table_text(connection: apsw.Connection) -> list[tuple[PartitionRow, int]]:
     rows = []
-    for name, sql in connection.execute(
-        "SELECT name, sql FROM sqlite_schema WHERE name GLOB 'r[0-9]*'"
-    ).fetchall():
+    for name, sql in fetch(
+        connection, "SELECT name, sql FROM sqlite_schema WHERE name GLOB 'r[0-9]*'"
+    ):
         match = _IN_TABLE.search(sql)
         if not match:
             continue
         try:
-            last = connection.execute(f"SELECT max(offset) FROM {name}").get
+            last = fetch(connection, f"SELECT max(offset) FROM {name}")[0][0]
         except apsw.CorruptError:
             last = None
         next_offset = 0 if last is None else last + 1

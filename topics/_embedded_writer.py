@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 
 from madlog.topics._embedded_append import Appender, Request
-from madlog.topics._embedded_storage import Opening, connect, record_table
+from madlog.topics._embedded_storage import Opening, connect, fetch, record_table
 from madlog.topics.clock import Clock
 from madlog.topics.errors import LogError, LogUnavailable, NotWritten, OutcomeUnknown
 
@@ -353,10 +353,10 @@ def _abandon(connection: apsw.Connection) -> None:
 
 def heads_disagreement(connection: apsw.Connection) -> str | None:
     """Say which partition's last record is not where the partition says that it ends, if any."""
-    for partition_id, next_offset, count in connection.execute(
-        "SELECT id, next_offset, count FROM partitions"
-    ).fetchall():
-        last = connection.execute(f"SELECT max(offset) FROM {record_table(partition_id)}").get
+    for partition_id, next_offset, count in fetch(
+        connection, "SELECT id, next_offset, count FROM partitions"
+    ):
+        [(last,)] = fetch(connection, f"SELECT max(offset) FROM {record_table(partition_id)}")
         if count and last != next_offset - 1:
             return f"partition {partition_id} ends at {next_offset} but its last record is {last}"
     return None

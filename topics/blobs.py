@@ -42,6 +42,8 @@ class BlobStore:
         try:
             with self._files.open(partial, "wb") as file:
                 file.write(content)
+            # Before it has its name: a name whose content was lost would never be put again.
+            self._sync(partial)
             self._files.mv(partial, path)
         finally:
             if self._files.exists(partial):

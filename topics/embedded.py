@@ -82,11 +82,21 @@ class EmbeddedLog:
         queue_bytes_max: int = 32 << 20,
         wal_bytes_max: int = 256 << 20,
         session_timeout_s: float = 6.0,
+        busy_s: float = 10.0,
     ) -> "EmbeddedLog":
-        """Open the log in `folder`, making one if there is none; raises LogUnavailable."""
+        """Open the log in `folder`, making one if there is none; raises LogUnavailable.
+
+        A write waits `busy_s` for another process before it raises NotWritten.
+        """
 
         def in_thread() -> OpenFile:
-            opening = open_file(Path(folder), create=create, read_only=read_only, vfs=vfs)
+            opening = open_file(
+                Path(folder),
+                create=create,
+                read_only=read_only,
+                vfs=vfs,
+                busy_ms=int(busy_s * 1000),
+            )
             wakeups, readers = wakeups_of(os.path.realpath(opening.path)), Readers(opening)
             times = clock or SystemClock()
             file = OpenFile(
