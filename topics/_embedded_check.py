@@ -11,10 +11,12 @@ from madlog.topics._embedded_storage import (
     CHAIN_START,
     Opening,
     PartitionRow,
+    StoredTopic,
     connect,
     encode_headers,
     partition_rows,
     record_table,
+    stored_topics,
     wire,
 )
 from madlog.topics.catalog import partition_for
@@ -37,11 +39,12 @@ def check_file(opening: Opening, progress: Callable[[int], None] | None) -> Iter
         trees = _trees(connection)
         looked = 0
         named: set[int] = set()
-        rows = partition_rows(connection)
-        for row in rows:
+        topics = stored_topics(connection)
+        for row in partition_rows(connection):
+            keyed = _keyed_partitions(topics[row.topic])
             bad = [page for tree, page, _ in pages if trees.get(tree) == row.id]
             page = bad[0] if len(set(bad)) == 1 else None
-            for damage, records in _check_partition(connection, row):
+            for damage, records in _check_partition(connection, row, keyed):
                 looked += records
                 if progress is not None and records:
                     progress(looked)
@@ -53,10 +56,9 @@ def check_file(opening: Opening, progress: Callable[[int], None] | None) -> Iter
                 yield damage
         for _, page, message in pages:
             if page not in named:
-                named.add(page) if page else None
                 yield Damage("", 0, 0, 0, message, page or None)
-    except (apsw.CorruptError, apsw.NotADBError) as error:
-        yield Damage("", 0, 0, 0, f"the file cannot be read on ({error})")
+            if page:
+                named.add(page)
     finally:
         connection.close()
 
@@ -99,12 +101,14 @@ def _trees(connection: apsw.Connection) -> dict[int, int]:
 
 
 def _check_partition(
-    connection: apsw.Connection, row: PartitionRow
+    connection: apsw.Connection, row: PartitionRow, keyed: int
 ) -> Iterator[tuple[Damage | None, int]]:
-    """Yield damages, and None with how many records were looked at since."""
+    """Yield damages, and None with how many records were looked at since.
+
+    `keyed` is the topic's partition count if a key's place is computed from it, else 0.
+    """
     place = PartitionPlace(row.id, row.topic, row.partition, row.compacted)
     head, count, offset, damaged = CHAIN_START, 0, row.low_water, False
-    keyed = _keyed_partitions(connection, row)
     while offset < row.next_offset:
         batch = read_batch(connection, place, offset, row.next_offset, _RECORDS)
         for damage in batch.damages:
@@ -150,13 +154,10 @@ def _disagreements(
         yield "the records are not those that were appended: their chain of hashes differs"
 
 
-def _keyed_partitions(connection: apsw.Connection, row: PartitionRow) -> int:
+def _keyed_partitions(stored: StoredTopic) -> int:
     """Return the topic's partition count where a key's place is computed from it, else 0."""
     try:
-        topic = catalog_topic(row.topic)
+        topic = catalog_topic(stored.name)
     except UnknownTopic:
         return 0
-    if row.compacted or topic.keeps != "for ever":
-        return 0
-    found = connection.execute("SELECT partitions FROM topics WHERE name=?", (row.topic,)).get
-    return int(found or 0)
+    return 0 if stored.compacted or topic.keeps != "for ever" else stored.partitions

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import apsw
 
 from madlog.topics._embedded_reading import PartitionPlace, Readers
-from madlog.topics._embedded_storage import Opening, StoredTopic, stored_topics
+from madlog.topics._embedded_storage import Opening, StoredTopic, fetch, stored_topics
 from madlog.topics._embedded_wakeups import Wakeups
 from madlog.topics._embedded_writer import Writer
 from madlog.topics.clock import Clock
@@ -57,7 +57,10 @@ class OpenFile:
     def _changed(self) -> bool:
         if self.closed:
             return True
-        version = int(self.watch.execute("PRAGMA data_version").get)
+        try:
+            [(version,)] = fetch(self.watch, "PRAGMA data_version")
+        except apsw.Error:  # whoever waits reads next, and is told what is wrong
+            return True
         changed = version != self.watched_version
         self.watched_version = version
         return changed

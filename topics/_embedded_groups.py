@@ -165,9 +165,7 @@ def reset_group(appender: Appender, group: str, positions: Vector) -> None:
         raise GroupBusy(
             f"group {group} has live members ({', '.join(sorted(live))}): stop them, then reset"
         )
-    counts = {
-        name: count for name, count in fetch(connection, "SELECT name, partitions FROM topics")
-    }
+    counts: dict[str, int] = dict(fetch(connection, "SELECT name, partitions FROM topics"))
     for tp in positions:
         if tp.topic not in counts:
             raise UnknownTopic(

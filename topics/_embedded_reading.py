@@ -146,7 +146,8 @@ def read_batch(
             return Batch(*_seek_each(connection, place, offset, stop), next_offset)
         return Batch(*_verified(connection, place, rows, offset, stop, full), next_offset)
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some failures have ended it by themselves
+            connection.execute("ROLLBACK")
 
 
 def _bounds(connection: apsw.Connection, place: PartitionPlace, end: int) -> tuple[int, int]:
@@ -289,4 +290,5 @@ def first_offset_at(connection: apsw.Connection, place: PartitionPlace, time_us:
                 low = row[0] + 1
         return min(low, end)
     finally:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # some failures have ended it by themselves
+            connection.execute("ROLLBACK")

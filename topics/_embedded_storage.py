@@ -25,6 +25,7 @@ __all__ = (
     "CHAIN_START",
     "FILE_NAME",
     "FORMAT_VERSION",
+    "SQLITE_OLDEST",
     "Opening",
     "PartitionRow",
     "StoredTopic",
@@ -50,7 +51,7 @@ FORMAT_VERSION = 1
 BUSY_MS = 10_000
 CHAIN_START = bytes(32)
 # Older ones lose commits in a race between a WAL reset and a checkpoint of another process.
-_SQLITE_OLDEST = 3_051_003
+SQLITE_OLDEST = 3_051_003
 _NETWORK = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "gluster", "lustre", "fuse.sshfs", "davfs")
 _IN_TABLE = re.compile(r"/\* ([A-Za-z0-9._-]+)/([0-9]+) of ([0-9]+)( compacted)? \*/")
 
@@ -217,7 +218,7 @@ def open_file(
     folder: Path, *, create: bool, read_only: bool, vfs: str | None, busy_ms: int = BUSY_MS
 ) -> Opening:
     """Check that `folder` holds a log that this program can use, or make one there."""
-    if apsw.SQLITE_VERSION_NUMBER < _SQLITE_OLDEST:
+    if apsw.SQLITE_VERSION_NUMBER < SQLITE_OLDEST:
         raise LogUnavailable(
             f"SQLite {apsw.sqlite_lib_version()} can lose commits: install apsw 3.51.3 or newer"
         )
@@ -231,6 +232,8 @@ def open_file(
                 f"there is no log in {folder}: name the folder of a log, or append to make one"
             )
         _make_folder(folder)
+    elif not _may_be_sqlite(path):
+        raise LogUnavailable(f"{path} is not a log of madlog: name another folder")
     _refuse_network(folder)
     if not read_only and not os.access(path if path.exists() else folder, os.W_OK):
         raise LogUnavailable(
@@ -242,12 +245,27 @@ def open_file(
         _check_or_create(opening, create=create and not read_only)
     except apsw.NotADBError as error:
         raise LogUnavailable(f"{path} is not a log of madlog: name another folder") from error
+    except apsw.CorruptError as error:
+        raise LogUnavailable(
+            f"the first pages of {path}, which say what is in it, are damaged: restore a backup"
+        ) from error
     except (apsw.Error, OSError) as error:
         raise LogUnavailable(
             f"the log {path} cannot be opened ({error}): check the disk and the permissions, "
             "or restore a backup"
         ) from error
     return opening
+
+
+def _may_be_sqlite(path: Path) -> bool:
+    # SQLite takes a file of a few bytes for an empty one, and would write over it.
+    try:
+        with path.open("rb") as file:
+            return file.read(16) in (b"", b"SQLite format 3\0")
+    except OSError as error:
+        raise LogUnavailable(
+            f"{path} cannot be read ({error.strerror}): check its permissions"
+        ) from error
 
 
 def _make_folder(folder: Path) -> None:
@@ -294,6 +312,8 @@ def _check_or_create(opening: Opening, *, create: bool) -> None:
 
 
 def _identity(connection: apsw.Connection) -> tuple[int, int]:
+    # Also parses the whole schema, so that a damaged one is found here and not in mid-work.
+    connection.execute("SELECT count(*) FROM sqlite_schema").fetchall()
     application = connection.pragma("application_id")
     return int(application), int(connection.pragma("user_version"))
 

@@ -142,6 +142,9 @@ class Writer:
             self._queued_bytes -= size
             while self._senders:
                 turn, request = self._senders[0]
+                if turn.cancelled():  # its caller has gone before it was accepted
+                    self._senders.popleft()
+                    continue
                 if self._queue and self._queued_bytes + request.size > self._queue_bytes_max:
                     break
                 self._senders.popleft()

@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from pathlib import Path
 from typing import cast
 
+import apsw
+
 from madlog.topics._embedded_append import Request, Row
 from madlog.topics._embedded_check import check_file
 from madlog.topics._embedded_file import OpenFile
@@ -89,26 +91,19 @@ class EmbeddedLog:
         A write waits `busy_s` for another process before it raises NotWritten.
         """
 
-        def in_thread() -> OpenFile:
-            opening = open_file(
-                Path(folder),
-                create=create,
-                read_only=read_only,
-                vfs=vfs,
-                busy_ms=int(busy_s * 1000),
-            )
-            wakeups, readers = wakeups_of(os.path.realpath(opening.path)), Readers(opening)
-            times = clock or SystemClock()
-            file = OpenFile(
-                opening,
-                times,
-                random,
-                session_timeout_s,
-                os.getpid(),
-                wakeups,
-                readers,
-                connect(opening),
-            )
+        opening = await asyncio.to_thread(
+            open_file,
+            Path(folder),
+            create=create,
+            read_only=read_only,
+            vfs=vfs,
+            busy_ms=int(busy_s * 1000),
+        )
+        wakeups, readers = wakeups_of(os.path.realpath(opening.path)), Readers(opening)
+        times, pid = clock or SystemClock(), os.getpid()
+        try:
+            watch = connect(opening)
+            file = OpenFile(opening, times, random, session_timeout_s, pid, wakeups, readers, watch)
             if not read_only:
                 file.written = Writer(
                     opening,
@@ -118,10 +113,11 @@ class EmbeddedLog:
                     committed=wakeups.notify,
                     poisoned=readers.drop,
                 )
-            return file
-
-        file = await asyncio.to_thread(in_thread)
-        await file.learn_topics()
+            await file.learn_topics()
+        except apsw.Error as error:
+            raise LogUnavailable(
+                f"the log {opening.path} cannot be opened ({error}): check the disk, then try again"
+            ) from error
         return cls(file, record_bytes_max)
 
     @property
