@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from madlog.analytics.projections import state_digest
-from madlog.analytics.replay import Compared, Meter, RebuildReport, first_difference
+from madlog.analytics.replay_report import Compared, Meter, RebuildReport, first_difference
 from madlog.processors.dead_letters import dead_letters
 from madlog.processors.state import PartitionState
 from madlog.processors.step import Processor

@@ -22,7 +22,7 @@ __all__ = ("ALL", "LogSource", "Source", "schema_of", "topics_of")
 ALL = "Event"
 
 # A chunk of a table is built when it has this many rows, or this many bytes of records.
-_ROWS = 8192
+_ROWS = 2048
 _BYTES = 32 << 20
 # Years 1 to 9999: what Python, Arrow and DuckDB can all show.
 _TIME_MIN_US = -62_135_596_800_000_000
@@ -33,26 +33,44 @@ _STRING = pa.string()
 _STRINGS = pa.list_(pa.string())
 _TIME = pa.timestamp("us")
 
-Value = Callable[[LogEvent], Any]
+# A column of many events at once: a call for each of its cells would cost more than the cell.
+Values = Callable[[list[LogEvent]], list[Any]]
 
 
 @dataclass(frozen=True)
 class _Column:
     name: str
     type: Any
-    value: Value
+    values: Values
+
+
+def _column(name: str, type_: Any, value: Callable[[LogEvent], Any]) -> _Column:
+    return _Column(name, type_, lambda events: [value(event) for event in events])
 
 
 def _field(name: str, type_: Any = _STRING, column: str | None = None) -> _Column:
-    return _Column(column or name, type_, lambda event: event.fields.get(name))
+    return _Column(column or name, type_, lambda events: [e.fields.get(name) for e in events])
 
 
 def _list(name: str) -> _Column:
-    return _Column(name, _STRINGS, lambda event: event.fields.get(name) or [])
+    return _Column(name, _STRINGS, lambda events: [e.fields.get(name) or [] for e in events])
 
 
 def _json_field(name: str) -> _Column:
-    return _Column(name, _STRING, lambda event: _json(event.fields.get(name)))
+    return _Column(name, _STRING, lambda events: [_json(e.fields.get(name)) for e in events])
+
+
+def _sender(name: str, column: str) -> _Column:
+    return _Column(column, _STRING, lambda events: [e.fields["sender"][name] for e in events])
+
+
+# Made once: json.dumps makes a new encoder at each call.
+_encode = json.JSONEncoder(
+    ensure_ascii=False,
+    allow_nan=False,
+    separators=(",", ":"),
+    default=lambda value: value.decode("latin-1"),
+).encode
 
 
 def _plain(value: Any) -> Any:
@@ -67,19 +85,9 @@ def _json(value: Any) -> str | None:
     if value is None:
         return None
     try:
-        return _dump(value)
+        return _encode(value)
     except ValueError:
-        return _dump(_plain(value))
-
-
-def _dump(value: Any) -> str:
-    def text(item: bytes) -> str:
-        return item.decode("latin-1")
-
-    separators = (",", ":")
-    return json.dumps(
-        value, ensure_ascii=False, allow_nan=False, separators=separators, default=text
-    )
+        return _encode(_plain(value))
 
 
 def _time(us: int) -> int | None:
@@ -91,19 +99,22 @@ def _payload(event: LogEvent) -> str | None:
 
 
 def _text(event: LogEvent) -> str:
-    return "".join(part.get("text") or "" for part in event.fields["parts"])
+    return "".join([part.get("text") or "" for part in event.fields["parts"]])
 
 
 def _content_class(event: LogEvent) -> str | None:
+    parts = event.fields["parts"]
+    if len(parts) == 1:
+        return str(parts[0]["content_class"])
     classes = {
         part["content_class"]
-        for part in event.fields["parts"]
+        for part in parts
         # White space between a command and a code block makes no turn mixed.
         if part["content_class"] != "prose" or (part.get("text") or "").strip()
     }
     if len(classes) == 1:
         return str(classes.pop())
-    return "mixed" if classes else None
+    return "mixed" if classes else ("prose" if parts else None)
 
 
 def _duration(event: LogEvent) -> int | None:
@@ -112,31 +123,31 @@ def _duration(event: LogEvent) -> int | None:
 
 
 _COMMON = (
-    _Column("topic", _STRING, lambda event: event.record.topic),
-    _Column("partition", pa.int32(), lambda event: event.record.partition),
-    _Column("offset", pa.int64(), lambda event: event.record.offset),
+    _Column("topic", _STRING, lambda events: [e.record.topic for e in events]),
+    _Column("partition", pa.int32(), lambda events: [e.record.partition for e in events]),
+    _Column("offset", pa.int64(), lambda events: [e.record.offset for e in events]),
     _field("event_id"),
     _field("conversation_id"),
     _field("correlation_id"),
     _field("causation_id"),
-    _Column("sender", _STRING, lambda event: event.fields["sender"]["name"]),
-    _Column("sender_kind", _STRING, lambda event: event.fields["sender"]["kind"]),
-    _Column("occurred_at", _TIME, lambda event: _time(event.fields["occurred_at"])),
-    _Column("appended_at", _TIME, lambda event: _time(event.record.appended_at)),
+    _sender("name", "sender"),
+    _sender("kind", "sender_kind"),
+    _column("occurred_at", _TIME, lambda event: _time(event.fields["occurred_at"])),
+    _column("appended_at", _TIME, lambda event: _time(event.record.appended_at)),
 )
 
 _KINDS: dict[str, tuple[_Column, ...]] = {
     ALL: (
-        _Column("kind", _STRING, lambda event: event.kind),
-        _Column("payload", _STRING, _payload),
+        _Column("kind", _STRING, lambda events: [e.kind for e in events]),
+        _column("payload", _STRING, _payload),
     ),
     "Turn": (
         _list("recipients"),
         _list("mentions"),
         _list("tags"),
         _field("intent"),
-        _Column("content_class", _STRING, _content_class),
-        _Column("text", _STRING, _text),
+        _column("content_class", _STRING, _content_class),
+        _column("text", _STRING, _text),
         _json_field("parts"),
     ),
     "ConversationChanged": (
@@ -169,7 +180,7 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _json_field("features"),
         _json_field("candidates"),
         _field("reason"),
-        _Column("duration_us", pa.int64(), _duration),
+        _column("duration_us", pa.int64(), _duration),
     ),
     "LlmCall": (
         _field("provider"),
@@ -258,7 +269,7 @@ class _Table:
 
     def _flush(self) -> None:
         events = self._events
-        columns = [[column.value(event) for event in events] for column in (*_COMMON, *self._own)]
+        columns = [column.values(events) for column in (*_COMMON, *self._own)]
         columns.insert(len(_COMMON), [self._version(event.record.value) for event in events])
         arrays = [
             pa.array(column, type=field.type)

@@ -7,6 +7,7 @@ with the same ids.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 
 from madlog.processors.lane import Lane, Options, Report
 from madlog.processors.step import Processor
@@ -52,10 +53,13 @@ class Engine:
         `progress` is told after each batch, `recovering` what is being rebuilt and how far it is.
         """
         report = Report()
-        lanes: list[Lane] = []
-        try:
+        async with AsyncExitStack() as leaving:
+            lanes: list[Lane] = []
             for processor in self._processors:
-                lanes.append(await self._open(processor, report, recovering))
+                lane = await self._open(processor, report, recovering)
+                leaving.push_async_callback(lane.leave)
+                await lane.prepare()
+                lanes.append(lane)
             wait_s = (_WAIT_UNTIL_IDLE_S if until_idle else _WAIT_S) / max(1, len(lanes))
             while stop is None or not stop.is_set():
                 busy = False
@@ -68,9 +72,6 @@ class Engine:
                 if until_idle and not busy and await _all_idle(lanes):
                     report.idle = True
                     break
-        finally:
-            for lane in lanes:
-                await lane.membership.leave()
         return report
 
     async def _open(
@@ -78,13 +79,7 @@ class Engine:
     ) -> Lane:
         await self._log.ensure_topics(processor.inputs)
         membership = await self._log.log.join(self._prefix + processor.name, processor.inputs)
-        lane = Lane(self._log, processor, membership, self._options, report, recovering)
-        try:
-            await lane.prepare()
-        except BaseException:
-            await membership.leave()
-            raise
-        return lane
+        return Lane(self._log, processor, membership, self._options, report, recovering)
 
 
 async def _all_idle(lanes: Sequence[Lane]) -> bool:

@@ -3,6 +3,9 @@
 Nothing here is kept that the log does not hold: when a transaction does not come about (the
 partition was lost, the disk was full), its layer of state is dropped and the partition is read
 again from what is committed.
+
+While one partition's transaction is made durable, the next partition's batch is stepped: one
+transaction is under way at a time, and never a step on a partition whose transaction is.
 """
 
 import asyncio
@@ -30,6 +33,7 @@ from madlog.topics import (
     NewRecord,
     NotWritten,
     OutcomeUnknown,
+    Receipt,
     Record,
     RecordTooLarge,
     TopicPartition,
@@ -75,6 +79,21 @@ class StepFailed(Exception):
         self.attempts = attempts
 
 
+@dataclass(slots=True)
+class _Batch:
+    """Items of one partition, stepped, and all that their transaction is to hold."""
+
+    tp: TopicPartition
+    held: PartitionState
+    items: list[Item]
+    position: int
+    records: list[NewRecord]
+    changes: int = 0
+    fresh: int = 0
+    outputs: int = 0
+    letters: int = 0
+
+
 _cached_partition_for = lru_cache(maxsize=65_536)(partition_for)
 
 
@@ -102,6 +121,8 @@ class Lane:
         self._partitions: dict[str, int] = {}
         self._states: dict[TopicPartition, PartitionState] = {}
         self._failures = 0
+        self._flight: tuple[_Batch, asyncio.Task[list[Receipt]]] | None = None
+        self._topics_sent: set[str] = set()
 
     async def prepare(self) -> None:
         """Make and read the topics, and append what must be there before the first step."""
@@ -120,7 +141,7 @@ class Lane:
         damages: list[Damage] = []
         records = await self.membership.poll(
             records_max=self._options.batch_records_max,
-            timeout_s=timeout_s,
+            timeout_s=0 if self._flight else timeout_s,
             on_damage=damages.append,
         )
         for damage in damages:
@@ -128,12 +149,21 @@ class Lane:
                 log_damage(damage)  # it lies in no partition, so no dead letter can hold it
         items: list[Item] = [*records, *(damage for damage in damages if damage.topic)]
         if not items:
-            return False
+            waited = self._flight is not None
+            await self._land()
+            return waited
         await self._read_shared()
         items.sort(key=lambda item: (_place(item), item.offset))
         for tp, group in groupby(items, key=_place):
-            await self._work(tp, list(group))
+            await self._take(tp, list(group))
         return True
+
+    async def leave(self) -> None:
+        """Finish what is under way and give up all partitions."""
+        try:
+            await self._land()
+        finally:
+            await self.membership.leave()
 
     async def idle(self) -> bool:
         """Tell whether the group, all its members together, has consumed its inputs to the end."""
@@ -153,12 +183,13 @@ class Lane:
         committed = await self._log.log.committed(self.membership.group)
         position = max(state.position, committed.get(tp, 0))
         ((_, event, error),) = await self._decode([item])
-        if event is None:
+        if event is None or error is not None:
             raise StepFailed(error if isinstance(error, Exception) else ValueError(error), 0)
         try:
-            records = self._step(state, item, event)
+            records = [*self._step(state, item, event), self._log.to_record(mark)]
             # Nothing more is consumed; committing what is proves that the partition is still ours.
-            await self._transact(state, tp, [*records, self._log.to_record(mark)], position)
+            batch = _Batch(tp, state, [], position, records)
+            self._settle(batch, await self._send(batch))
         except BaseException:
             state.discard()
             raise
@@ -251,11 +282,34 @@ class Lane:
                 held.keep(overlay)
         held.accept(committed)
 
-    async def _work(self, tp: TopicPartition, items: list[Item]) -> bool:
-        """Process items of one partition in one transaction; False when it did not come about."""
-        held = await self._caught_up(tp)
+    async def _take(self, tp: TopicPartition, items: list[Item]) -> None:
+        """Step items of one partition and send their transaction on its way."""
+        if self._flight is not None and self._flight[0].tp == tp and not await self._land():
+            return  # they follow on what did not come about, and are polled again
+        batch = await self._stepped(tp, items)
+        await self._land()
+        topics = {record.topic for record in batch.records}
+        if not topics <= self._topics_sent:
+            # Sending to a new topic waits in between, and a poll meanwhile could take up a new
+            # assignment, under which this batch must not be committed.
+            self._topics_sent |= topics
+            await self._work(batch)
+            return
+        self._flight = batch, asyncio.create_task(self._send(batch))
+        await asyncio.sleep(0)  # let it set out under the assignment that it was polled under
+
+    async def _land(self) -> bool:
+        """Wait for the transaction under way; False when it did not come about."""
+        if self._flight is None:
+            return True
+        (batch, task), self._flight = self._flight, None
+        return await self._work(batch, task)
+
+    async def _work(self, batch: _Batch, sent: "asyncio.Task[list[Receipt]] | None" = None) -> bool:
+        """See a batch's transaction through; False when it did not come about."""
+        tp, held = batch.tp, batch.held
         try:
-            await self._process(tp, held, items)
+            self._settle(batch, await (sent or self._send(batch)))
         except Fenced:
             return await self._give_back(tp, held)
         except (NotWritten, OutcomeUnknown):
@@ -265,10 +319,13 @@ class Lane:
             return await self._give_back(tp, held)
         except (RecordTooLarge, IdempotencyConflict) as error:
             held.discard()
-            if len(items) == 1:
-                return await self._refuse(tp, held, items[0], error)
-            half = len(items) // 2
-            return await self._work(tp, items[:half]) and await self._work(tp, items[half:])
+            if len(batch.items) == 1:
+                return await self._refuse(tp, held, batch.items[0], error)
+            half = len(batch.items) // 2
+            for items in (batch.items[:half], batch.items[half:]):
+                if not await self._work(await self._stepped(tp, items)):
+                    return False
+            return True
         self._failures = 0
         return True
 
@@ -286,8 +343,9 @@ class Lane:
         for with_bytes in (True, False):
             letter = dead_letter(self.processor.name, item, event, error, 1, with_bytes=with_bytes)
             try:
-                record = self._log.to_record(letter)
-                await self._transact(held, tp, [record], _after(item))
+                refused = _Batch(tp, held, [item], _after(item), [self._log.to_record(letter)])
+                refused.fresh = refused.letters = 1
+                self._settle(refused, await self._send(refused))
             except Fenced:
                 return await self._give_back(tp, held)
             except RecordTooLarge:
@@ -295,14 +353,13 @@ class Lane:
                     raise
                 continue
             break
-        self._report.dead_letters += 1
-        self._report.events += 1
         return True
 
-    async def _process(self, tp: TopicPartition, held: PartitionState, items: list[Item]) -> None:
+    async def _stepped(self, tp: TopicPartition, items: list[Item]) -> _Batch:
+        held = await self._caught_up(tp)
         fresh = [item for item in items if item.offset >= held.position]
-        records: list[NewRecord] = []
-        outputs = letters = 0
+        position = max(_after(items[-1]), held.position)
+        batch = _Batch(tp, held, items, position, [], fresh=len(fresh))
         for item, event, error in await self._decode(fresh):
             attempts = 0
             if event is not None and error is None:
@@ -311,37 +368,34 @@ class Lane:
                 except StepFailed as failed:
                     error, attempts = failed.cause, failed.attempts
                 else:
-                    records += made
-                    outputs += len(made)
+                    batch.records += made
+                    batch.outputs += len(made)
                     continue
             letter = dead_letter(
                 self.processor.name, item, event, error or "cannot be read", attempts
             )
-            records.append(self._log.to_record(letter))
-            letters += 1
-        position = max(_after(items[-1]), held.position)
-        await self._transact(held, tp, records, position, folded=bool(fresh))
-        self._report.events += len(fresh)
-        self._report.repeated += len(items) - len(fresh)
-        self._report.outputs += outputs
-        self._report.dead_letters += letters
+            batch.records.append(self._log.to_record(letter))
+            batch.letters += 1
+        return batch
 
-    async def _transact(
-        self,
-        held: PartitionState,
-        tp: TopicPartition,
-        records: list[NewRecord],
-        position: int,
-        *,
-        folded: bool = True,
-    ) -> None:
-        changes = held.records(position) if folded else []
-        commit = Commit(self.membership, Vector({tp: position}))
-        receipts = await self._log.transact((), commit, [*records, *changes])
-        if changes:
+    async def _send(self, batch: _Batch) -> list[Receipt]:
+        # A batch that was folded before changes nothing; its position is committed only.
+        folded = batch.fresh or not batch.items
+        changes = batch.held.records(batch.position) if folded else []
+        batch.changes = len(changes)
+        commit = Commit(self.membership, Vector({batch.tp: batch.position}))
+        return await self._log.transact((), commit, [*batch.records, *changes])
+
+    def _settle(self, batch: _Batch, receipts: list[Receipt]) -> None:
+        """Take up what an acknowledged transaction holds."""
+        if batch.changes:
             # Nobody else wrote in between: the commit proves that the partition is ours.
-            held.known_end = receipts[-1].position.offset + 1
-        held.accept(position)
+            batch.held.known_end = receipts[-1].position.offset + 1
+        batch.held.accept(batch.position)
+        self._report.events += batch.fresh
+        self._report.repeated += len(batch.items) - batch.fresh
+        self._report.outputs += batch.outputs
+        self._report.dead_letters += batch.letters
 
     async def _decode(self, items: Sequence[Item]) -> list[_Decoded]:
         decoded: list[_Decoded] = []

@@ -12,6 +12,7 @@ model settled it, because there is no tier above.
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from madlog.processors.errors import InvalidModel, NoModel
@@ -20,7 +21,7 @@ from madlog.processors.ports import Agent, Registry
 from madlog.processors.seed_model import COMPONENT, seed_model
 from madlog.processors.step import State
 from madlog.processors.tree import ACTION_PREFIX, IMPERATOR, Leaf, Tree
-from madlog.schemas import Event, build, derived_event_id
+from madlog.schemas import Candidate, Decision, Delivery, Event, Sender, derived_event_id
 from madlog.topics import LogEvent
 
 __all__ = ("MODEL_KEY", "Router", "is_imported")
@@ -105,9 +106,9 @@ class Router:
             if agent is None:
                 continue
             decision = self._decide(state, fields, agent, history, imported, 2 * number)
-            outputs.append(build("Decision", decision))
+            outputs.append(decision)
             if not imported:
-                outputs.append(build("Delivery", _delivery(event, decision, name)))
+                outputs.append(_delivery(event, decision.event_id, name, 2 * number + 1))
         state[key] = {
             **history,
             "turns": history["turns"] + 1,
@@ -138,7 +139,7 @@ class Router:
         history: Mapping[str, Any],
         imported: bool,
         index: int,
-    ) -> dict[str, Any]:
+    ) -> Decision:
         model = state.get(MODEL_KEY)
         if model is None:
             raise NoModel
@@ -147,29 +148,27 @@ class Router:
         leaf = self._tree(model).walk(features)
         route, reason = self._route(leaf, features["verb"], agent)
         tier = "imperator" if route == IMPERATOR else "dtr"
-        candidates = [{"route": route, "score": leaf.confidence}]
-        if route != leaf.route and leaf.route != _VERB:
-            candidates.append({"route": leaf.route, "score": leaf.confidence})
-        if tier == "dtr":
-            candidates.append({"route": IMPERATOR, "score": 1.0 - leaf.confidence})
-        return {
-            **_derived(fields, turn_id, index),
-            "turn_id": turn_id,
-            "recipient": agent.name,
-            "mode": "retrospective" if imported else "live",
-            "tier": tier,
-            "route": route,
-            "confidence": leaf.confidence,
-            "max_error": self._max_error,
-            "features": features,
-            "candidates": candidates,
-            "model_id": model["event_id"],
-            "model_version": model["version"],
-            "control_id": state.get(CONTROL_KEY),
-            "reason": reason,
-            "propensity": self._audit_rate if tier == "dtr" else 1.0,
-            "audited": tier == "dtr" and self._drawn(turn_id),
-        }
+        # A copy of a valid event with valid fields: validating each again would cost the most.
+        return _DECISION.model_copy(
+            update={
+                **_derived(fields, turn_id, index),
+                "turn_id": turn_id,
+                "recipient": agent.name,
+                "mode": "retrospective" if imported else "live",
+                "tier": tier,
+                "route": route,
+                "confidence": leaf.confidence,
+                "max_error": self._max_error,
+                "features": features,
+                "candidates": _candidates(leaf, route),
+                "model_id": model["event_id"],
+                "model_version": model["version"],
+                "control_id": state.get(CONTROL_KEY),
+                "reason": reason,
+                "propensity": self._audit_rate if tier == "dtr" else 1.0,
+                "audited": tier == "dtr" and self._drawn(turn_id),
+            }
+        )
 
     def _tree(self, model: Mapping[str, Any]) -> Tree:
         tree = self._trees.get(model["event_id"])
@@ -239,11 +238,43 @@ def _fold_call(state: State, fields: Mapping[str, Any]) -> None:
         state[key] = {**old, "seen_actions": [*old["seen_actions"], fields["action"]]}
 
 
-_ROUTER: dict[str, Any] = {"name": "router", "kind": "system", "version": None}
+@lru_cache(maxsize=4096)
+def _candidates(leaf: Leaf, route: str) -> tuple[Candidate, ...]:
+    """Return the routes that were considered, the one taken first."""
+    found = [Candidate(route=route, score=leaf.confidence)]
+    if route != leaf.route and leaf.route != _VERB:
+        found.append(Candidate(route=leaf.route, score=leaf.confidence))
+    if route != IMPERATOR:
+        found.append(Candidate(route=IMPERATOR, score=1.0 - leaf.confidence))
+    return tuple(found)
+
+
+_NOBODY: dict[str, Any] = {
+    "event_id": "00000000-0000-7000-8000-000000000000",
+    "conversation_id": "c",
+    "sender": Sender(name=Router.name, kind="system"),
+    "occurred_at": 0,
+    "turn_id": "00000000-0000-7000-8000-000000000000",
+    "recipient": "nobody",
+}
+_DECISION = Decision(
+    **_NOBODY,
+    mode="live",
+    tier="imperator",
+    route=IMPERATOR,
+    confidence=1.0,
+    max_error=0.0,
+    model_id=_NOBODY["event_id"],
+    model_version="",
+    reason="",
+    propensity=1.0,
+    audited=False,
+)
+_DELIVERY = Delivery(**_NOBODY, decision_id=_NOBODY["event_id"], turn=b"")
 
 
 def _derived(fields: Mapping[str, Any], causation_id: str, index: int) -> dict[str, Any]:
-    """Return the envelope of output number `index` that a turn gives."""
+    """Return what the envelope of output number `index` has from its turn."""
     return {
         "event_id": derived_event_id(fields["event_id"], Router.name, index),
         "conversation_id": fields["conversation_id"],
@@ -251,24 +282,19 @@ def _derived(fields: Mapping[str, Any], causation_id: str, index: int) -> dict[s
         "causation_id": causation_id,
         "seen": fields["event_id"],
         "handler_step": index,
-        "sender": _ROUTER,
-        "principal": "none",
         "occurred_at": fields["occurred_at"],
         "time_source": fields["time_source"],
-        "idempotency_key": None,
-        "source": None,
         "subject": fields["subject"],
-        "key_id": None,
-        "cipher": "none",
-        "extra": {},
     }
 
 
-def _delivery(event: LogEvent, decision: Mapping[str, Any], recipient: str) -> dict[str, Any]:
-    return {
-        **_derived(event.fields, decision["event_id"], decision["handler_step"] + 1),
-        "recipient": recipient,
-        "decision_id": decision["event_id"],
-        "turn_id": event.event_id,
-        "turn": event.record.value,
-    }
+def _delivery(event: LogEvent, decision_id: str, recipient: str, index: int) -> Delivery:
+    return _DELIVERY.model_copy(
+        update={
+            **_derived(event.fields, decision_id, index),
+            "recipient": recipient,
+            "decision_id": decision_id,
+            "turn_id": event.fields["event_id"],
+            "turn": event.record.value,
+        }
+    )

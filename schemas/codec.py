@@ -208,6 +208,12 @@ def _text_of_bytes(value: object) -> str:
     raise TypeError(f"{type(value).__name__} has no canonical form")
 
 
+# Made once: json.dumps with options builds an encoder for every call.
+_CANONICAL = json.JSONEncoder(
+    sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=_text_of_bytes
+)
+
+
 def _without_none(value: Any) -> Any:
     kind = type(value)
     if kind is dict:
@@ -223,13 +229,7 @@ def canonical(fields: Mapping[str, Any]) -> bytes:
     Keys sorted, absent and None alike left out, so that a nullable field added later changes no
     digest of older events.
     """
-    return json.dumps(
-        _without_none(dict(fields)),
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=False,
-        default=_text_of_bytes,
-    ).encode("utf-8", "surrogatepass")
+    return _CANONICAL.encode(_without_none(dict(fields))).encode("utf-8", "surrogatepass")
 
 
 def content_digest(event: Event, key: str) -> bytes:
@@ -237,9 +237,18 @@ def content_digest(event: Event, key: str) -> bytes:
 
     That is kind, topic key, sender's name and payload; not ids, times, source or headers.
     """
-    payload = {name: value for name, value in fields_of(event).items() if name not in _ENVELOPE}
+    payload: Fields = {
+        name: value
+        for name, value in event.__dict__.items()
+        if name not in _ENVELOPE and value is not None
+    }
+    for name in _NESTED.keys() & payload.keys():
+        payload[name] = [_without_none(_flat(item)) for item in payload[name]]
+    if event.__pydantic_extra__:
+        payload.update(_without_none(event.__pydantic_extra__))
     head = {"kind": event.kind, "key": key, "sender": event.sender.name}
-    return hashlib.sha256(canonical({"head": head, "payload": payload})).digest()
+    text = _CANONICAL.encode({"head": head, "payload": payload})
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
 _Reader = Callable[[bytes, int], tuple[Fields, int]]

@@ -224,11 +224,11 @@ class Writer:
             self._poison()
         if isinstance(error, apsw.BusyError | apsw.FullError | LogError):
             for request in batch:
-                request.error = self._not_written(error)
+                request.error = request.error or self._not_written(error)
         elif isinstance(error, apsw.IOError | apsw.CantOpenError | apsw.NotADBError | OSError):
             self._poison()
             for request in batch:
-                request.error = self._not_written(error)
+                request.error = request.error or self._not_written(error)
         elif len(batch) == 1:
             storage = isinstance(error, apsw.Error)
             batch[0].error = self._not_written(error) if storage else error

@@ -7,10 +7,9 @@ WITH RECURSIVE mine AS (
         arg_min({
             'causation_id': causation_id, 'kind': kind, 'sender': sender,
             'topic': topic, 'partition': partition, 'offset': "offset", 'at': appended_at,
-            'text': left(coalesce(
-                array_to_string(json_extract_string(payload, '$.parts[*].text'), ''),
-                ''
-            ), 200),
+            'text': left(trim(regexp_replace(coalesce(
+                array_to_string(json_extract_string(payload, '$.parts[*].text'), ''), ''
+            ), '\s+', ' ', 'g')), 120),
             'detail': coalesce(
                 payload->>'action', payload->>'change', payload->>'route',
                 payload->>'model', payload->>'result', payload->>'recipient'

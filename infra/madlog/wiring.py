@@ -4,7 +4,7 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from madlog.config import Settings
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from madlog.topics.blobs import BlobStore
 
 __all__ = (
-    "StorageFacts",
     "WrongUrl",
     "copy_blobs",
     "log_folder",
@@ -28,7 +27,6 @@ __all__ = (
     "open_worker",
     "opened",
     "processors",
-    "storage_facts",
 )
 
 
@@ -121,26 +119,6 @@ def copy_blobs(url: str, folder: Path) -> int:
         return 0
     shutil.copytree(source, folder / "blobs", dirs_exist_ok=True)
     return sum(1 for path in source.rglob("*") if path.is_file())
-
-
-class StorageFacts(NamedTuple):
-    """What an embedded log would stand on in a folder."""
-
-    sqlite_version: str
-    sqlite_safe: bool
-    file_system: str
-    network: bool
-    advice: str
-
-
-def storage_facts(folder: Path) -> StorageFacts:
-    """Look at what an embedded log in this folder would stand on."""
-    from madlog.topics.embedded import file_system_of, sqlite_facts
-
-    version, safe = sqlite_facts()
-    name, network = file_system_of(folder)
-    advice = "SQLite cannot lock safely over a network: name a local folder" if network else ""
-    return StorageFacts(version, safe, name, network, advice)
 
 
 @asynccontextmanager

@@ -281,6 +281,8 @@ async def test_a_record_in_a_partition_of_another_key_becomes_a_dead_letter() ->
     (letter,) = await dead_letters(log)
     assert letter.fields["error_type"] == "WrongPartition"
     assert f"belongs in partition {record.partition}" in letter.fields["error"]
+    (result,) = await retry_letters(log, [Counter()])
+    assert not result.settled
 
 
 async def test_damage_is_named_in_a_dead_letter_and_passed_over() -> None:
@@ -320,6 +322,20 @@ async def test_a_transaction_whose_answer_fails_is_done_exactly_once(
     faulty.faults = [failing(error), failing(error)]
     await run(log, Counter(), batch_records_max=6)
     assert await counted(log) == sorted(f"c{c} {n}" for c in range(2) for n in range(1, 11))
+
+
+@pytest.mark.parametrize("error", [Fenced, NotWritten, OutcomeUnknown])
+async def test_whichever_transaction_fails_each_turn_is_done_exactly_once(
+    error: type[Exception],
+) -> None:
+    for number in range(14):
+        faulty = Faulty()
+        log = await opened(faulty)
+        await log.append(turns(40))
+        faulty.after = number % 2 == 0
+        faulty.faults = [*[lambda: None] * number, failing(error), lambda: None, failing(error)]
+        await run(log, Counter(), batch_records_max=4)
+        assert await counted(log) == sorted(f"c{c} {n}" for c in range(8) for n in range(1, 6))
 
 
 async def test_a_log_that_takes_nothing_stops_the_engine_loudly() -> None:

@@ -56,7 +56,8 @@ def _findings(state: State) -> list[dict[str, Any]]:
     import sys
 
     from madlog import __version__
-    from madlog.wiring import log_folder, storage_facts
+    from madlog.topics.storage_facts import storage_facts
+    from madlog.wiring import log_folder
 
     folder = log_folder(state.url).absolute()
     existing = folder
@@ -75,7 +76,8 @@ def _findings(state: State) -> list[dict[str, Any]]:
         "python", platform.python_version(), sys.version_info >= (3, 11), "use Python 3.11 or newer"
     )
     add("sqlite", facts.sqlite_version, facts.sqlite_safe, "install apsw 3.51.3 or newer")
-    add("file system", f"{facts.file_system} at {existing}", not facts.network, facts.advice)
+    advice = "SQLite cannot lock safely over a network: name a local folder"
+    add("file system", f"{facts.file_system} at {existing}", not facts.network, advice)
     add("free disk", f"{free / 2**30:.1f} GiB", free > 2**30, "free at least 1 GiB")
     add(
         "durable write",

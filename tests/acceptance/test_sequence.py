@@ -1,0 +1,149 @@
+"""The main job on real conversations, each command in a row as a person would type it."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tests.acceptance.cli import Ran, madlog
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+RUNS = SHARED / "tau_bench_airline_gpt4o.jsonl.gz"
+RUNS_COUNT, TOOL_CALLS = 200, 1164
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if not RUNS.is_file():
+        pytest.skip(f"{RUNS.name} is not beside the checkout: put the shared data at ../shared")
+    made = tmp_path_factory.mktemp("sequence")
+    first = madlog("import", str(RUNS), "--format", "tau-bench", "--json", cwd=made)
+    assert (first.code, first.json["conversations"]) == (0, RUNS_COUNT), first.err
+    assert (first.json["bad_lines"], first.json["repeated"]) == (0, 0)
+    assert madlog("worker", "--until-idle", "--json", cwd=made).json["dead_letters"] == 0
+    return made
+
+
+def done(folder: Path, *arguments: str) -> Ran:
+    ran = madlog(*arguments, "--json", cwd=folder)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def test_every_turn_to_the_agent_was_decided_once_and_in_retrospect(folder: Path) -> None:
+    rows = done(folder, "sql", "select tier, count(*) as n from decisions group by 1").rows
+    turns = "select count(*) as n from turns where list_contains(recipients, 'agent')"
+    assert sum(row["n"] for row in rows) == done(folder, "sql", turns).rows[0]["n"]
+    modes = done(folder, "sql", "select distinct mode from decisions").rows
+    assert modes == [{"mode": "retrospective"}]
+    twice = "select turn_id from decisions group by all having count(*) > 1"
+    assert done(folder, "sql", twice).rows == []
+
+
+def test_nothing_was_delivered_and_each_call_has_its_result(folder: Path) -> None:
+    topics = [row["topic"] for row in done(folder, "topics", "list").rows if row["in_log"]]
+    assert not [name for name in topics if name.startswith("mad.inbox.")]
+    query = "select count(*) as n, count(r.event_id) as answered from tool_calls c left join "
+    query += "tool_results r on r.call_id = c.event_id"
+    assert done(folder, "sql", query).rows == [{"n": TOOL_CALLS, "answered": TOOL_CALLS}]
+
+
+def test_the_transcript_of_the_newest_is_told(folder: Path) -> None:
+    assert len(done(folder, "ask", "transcript").rows) > 5
+    assert "outcomes" in done(folder, "show", "latest").json
+
+
+def test_replay_agrees_nothing_is_damaged_and_a_second_import_adds_nothing(folder: Path) -> None:
+    assert done(folder, "replay", "rebuild").json["equal"] is True
+    assert done(folder, "check").json["damage"] == []
+    before = done(folder, "digest").json
+    again = madlog("import", str(RUNS), "--format", "tau-bench", "--json", cwd=folder)
+    assert again.json["repeated"] == again.json["events"] > 0
+    assert done(folder, "digest").json == before
+
+
+def test_the_export_gives_back_what_was_imported(folder: Path) -> None:
+    import gzip
+
+    done(folder, "export", "tau-bench", "--out", "out.jsonl")
+    with gzip.open(RUNS, "rt", encoding="utf-8", newline="\n") as file:
+        given = [json.loads(line) for line in file.read().split("\n") if line]
+    text = (folder / "out.jsonl").read_text(encoding="utf-8")
+    back = [json.loads(line) for line in text.split("\n") if line]
+
+    def order(run: dict[str, object]) -> str:
+        return json.dumps(run, sort_keys=True)
+
+    assert sorted(back, key=order) == sorted(given, key=order)
+
+
+def test_a_backup_restores_to_the_same_digests(folder: Path) -> None:
+    done(folder, "backup", "copy")
+    done(folder, "restore", "copy", "--log", "again")
+    assert done(folder, "digest", "--log", "again").json == done(folder, "digest").json
+    refused = madlog("restore", "copy", "--log", "again", cwd=folder).refused(2)
+    assert "holds something already" in refused
+
+
+def test_what_was_asked_then_is_answered_the_same_later(tmp_path: Path) -> None:
+    said = madlog("append", "-c", "c", "-s", "ada", "-t", "bob", "one", "--json", cwd=tmp_path)
+    topic_partition, offset = said.json["position"].split("@")
+    madlog("append", "-c", "c", "-s", "bob", "two", cwd=tmp_path)
+    then = f"{topic_partition}@{int(offset) + 1}"
+    query = "select text from turns"
+    ran = madlog("sql", query, "--as-of", then, "--json", cwd=tmp_path)
+    assert ran.rows == [{"text": "one"}]
+    assert then in ran.err
+    assert len(madlog("sql", query, "--json", cwd=tmp_path).rows) == 2
+
+
+def test_the_same_key_appends_once_and_other_content_is_refused(tmp_path: Path) -> None:
+    turn = ("append", "-c", "c", "-s", "ada", "--key", "k1", "--json")
+    first = madlog(*turn, "pay", cwd=tmp_path).json
+    again = madlog(*turn, "pay", cwd=tmp_path).json
+    assert again == {**first, "repeated": True}
+    assert "k1" in madlog(*turn, "pay more", cwd=tmp_path).refused(2)
+
+
+@pytest.mark.parametrize("fmt", ["csv", "parquet"])
+def test_answers_come_as_files_too(tmp_path: Path, fmt: str) -> None:
+    import subprocess
+    import sys
+
+    import pyarrow.csv
+    import pyarrow.parquet
+
+    madlog("append", "-c", "c", "-s", "ada", "one", cwd=tmp_path)
+    with (tmp_path / "out").open("wb") as out:
+        command = [sys.executable, "-m", "madlog", "sql", "select text from turns", "--format", fmt]
+        subprocess.run(command, cwd=tmp_path, stdout=out, check=True, timeout=60)
+    read = pyarrow.csv.read_csv if fmt == "csv" else pyarrow.parquet.read_table
+    assert read(tmp_path / "out").to_pylist() == [{"text": "one"}]
+
+
+def test_tail_follows_what_another_process_appends(tmp_path: Path) -> None:
+    import subprocess
+    import sys
+
+    madlog("append", "-c", "c", "-s", "ada", "one", cwd=tmp_path)
+    command = [sys.executable, "-m", "madlog", "tail", "--follow", "--limit", "4", "--json"]
+    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as tail:
+        madlog("append", "-c", "c", "-s", "ada", "two", cwd=tmp_path)
+        out, _ = tail.communicate(timeout=60)
+    texts = [json.loads(line).get("parts") for line in out.splitlines()]
+    assert [parts[0]["text"] for parts in texts if parts] == ["one", "two"]
+
+
+def test_the_demo_shows_its_screens_and_loses_nothing(tmp_path: Path) -> None:
+    ran = madlog("demo", "--turns", "1500", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "lost 0   twice 0" in ran.out
+    assert "4711" in ran.out
+    assert "1 damaged places found" in ran.out
+    assert max(len(line) for line in ran.out.splitlines()) <= 80
+
+
+def test_the_demo_is_the_same_each_time(tmp_path: Path) -> None:
+    for _ in range(2):
+        assert madlog("demo", "--turns", "300", "--json", cwd=tmp_path).json["durable"]["lost"] == 0
+    runs = [madlog("digest", "--log", f".madlog-demo/run-00{n}", cwd=tmp_path).out for n in (1, 2)]
+    assert runs[0] == runs[1]
