@@ -5,7 +5,14 @@ import re
 from madlog.mads.errors import InvalidTurn, TurnTooLarge
 from madlog.schemas import NAME_PATTERN
 
-__all__ = ("CONVERSATION_ID_MAX", "TEXT_BYTES_MAX", "checked_id", "checked_name", "checked_text", "is_name")
+__all__ = (
+    "CONVERSATION_ID_MAX",
+    "TEXT_BYTES_MAX",
+    "checked_id",
+    "checked_name",
+    "checked_text",
+    "is_name",
+)
 
 CONVERSATION_ID_MAX = 256
 TEXT_BYTES_MAX = 1 << 20

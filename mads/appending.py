@@ -16,7 +16,7 @@ from madlog.mads._membership import ConversationState, Membership
 from madlog.mads._rules import checked_id, checked_name, checked_text, is_name
 from madlog.mads.conversation import Random, TurnMaker, joined, said_at
 from madlog.mads.errors import InvalidTurn, NotAParticipant, UnknownConversation
-from madlog.schemas import Event, MadlogError, Sender, SenderKind, Turn
+from madlog.schemas import Event, MadlogError, Sender, SenderKind
 from madlog.schemas.text import parse
 from madlog.topics import (
     Clock,
@@ -65,7 +65,9 @@ class TurnRequest:
         """Read one JSON line; the arguments stand in for fields it lacks. Raises InvalidTurn."""
         fields = _json_object(line)
         if unknown := sorted(fields.keys() - _FIELDS):
-            raise InvalidTurn(f"unknown field {unknown[0]!r}: a turn has {', '.join(sorted(_FIELDS))}")
+            raise InvalidTurn(
+                f"unknown field {unknown[0][:60]!r}: a turn has {', '.join(sorted(_FIELDS))}"
+            )
         recipients = fields.get("recipients") or ()
         if isinstance(recipients, str) or not all(isinstance(name, str) for name in recipients):
             raise InvalidTurn('recipients are a list of names, for example ["payments"]')
@@ -157,9 +159,7 @@ class _Appender:
         self._random = random
         self._strict = strict
 
-    async def events(
-        self, request: TurnRequest, pending: "_Pending"
-    ) -> list[Event]:
+    async def events(self, request: TurnRequest, pending: "_Pending") -> list[Event]:
         """Return the events of a request, its turn last; raises what refuses it."""
         name = request.conversation_id
         state = pending.states.get(name) or (await self._membership.fresh(name)).copy()

@@ -74,9 +74,7 @@ class TurnMaker:
         self._clock = clock
         self._random = random
 
-    def envelope(
-        self, conversation_id: str, occurred_at: int | None = None
-    ) -> dict[str, Any]:
+    def envelope(self, conversation_id: str, occurred_at: int | None = None) -> dict[str, Any]:
         """Return the envelope fields that depend on nothing but now."""
         now = self._clock.now_us() if occurred_at is None else occurred_at
         return {
@@ -133,9 +131,7 @@ class TurnMaker:
 class Conversations:
     """The conversations of a log, as one sender takes part in them."""
 
-    def __init__(
-        self, log: EventLog, *, sender: Sender, clock: Clock, random: Random
-    ) -> None:
+    def __init__(self, log: EventLog, *, sender: Sender, clock: Clock, random: Random) -> None:
         self._log = log
         self._maker = TurnMaker(sender, clock, random)
         self._membership = Membership(log)
@@ -336,7 +332,7 @@ class Conversation:
         limit: int = 50,
         show_acks: bool = False,
     ) -> Page:
-        """Return a page of turns in order: the first ones after a position, or the last ones before.
+        """Return a page of turns in order: the first after a position, or the last before one.
 
         With neither, the first page. The page's own `after` and `before` lead to the next ones.
         """

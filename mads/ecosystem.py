@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 
 from madlog.mads.conversation import Conversation, Conversations, Random
-from madlog.schemas import MadlogError, Sender, SenderKind
+from madlog.schemas import Sender, SenderKind
 from madlog.topics import CATALOG, EventLog, LogEvent, Vector, system_random
 
 __all__ = ("Ecosystem",)

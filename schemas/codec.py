@@ -303,7 +303,7 @@ class Schemas:
             schema = json.loads(schema_json)
             if schema["type"] != "record":
                 raise ValueError(f"an event is a record, not {str(schema['type'])[:40]!r}")
-            kind = schema["name"].removeprefix(_NAMESPACE)
+            kind: str = schema["name"].removeprefix(_NAMESPACE)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise SchemaError(f"this is not the Avro schema of an event: {error}") from error
         _parse(schema)  # refuses what is no schema, before anything is made of it

@@ -61,7 +61,7 @@ class OpenFile:
             [(version,)] = fetch(self.watch, "PRAGMA data_version")
         except apsw.Error:  # whoever waits reads next, and is told what is wrong
             return True
-        changed = version != self.watched_version
+        changed = bool(version != self.watched_version)
         self.watched_version = version
         return changed
 

@@ -9,12 +9,40 @@ from madlog.mads.demo.team import Role
 
 __all__ = ("SCENES", "Case", "duplicate", "new_case")
 
-_ITEMS = ("espresso machine", "desk lamp", "rucksack", "keyboard", "rain jacket", "headphones",
-          "kettle", "bicycle light", "office chair", "water filter", "tent", "wall clock")
-_CUSTOMERS = ("Ms Weber", "Mr Okafor", "Ms Lindqvist", "Mr Rossi", "Ms Novak", "Mr Tanaka",
-              "Ms Dubois", "Mr Haddad", "Ms Silva", "Mr Kowalski")
-_REASONS = ("arrived broken", "never arrived", "is the wrong size", "stopped working",
-            "has parts missing", "is not what the page showed")
+_ITEMS = (
+    "espresso machine",
+    "desk lamp",
+    "rucksack",
+    "keyboard",
+    "rain jacket",
+    "headphones",
+    "kettle",
+    "bicycle light",
+    "office chair",
+    "water filter",
+    "tent",
+    "wall clock",
+)
+_CUSTOMERS = (
+    "Ms Weber",
+    "Mr Okafor",
+    "Ms Lindqvist",
+    "Mr Rossi",
+    "Ms Novak",
+    "Mr Tanaka",
+    "Ms Dubois",
+    "Mr Haddad",
+    "Ms Silva",
+    "Mr Kowalski",
+)
+_REASONS = (
+    "arrived broken",
+    "never arrived",
+    "is the wrong size",
+    "stopped working",
+    "has parts missing",
+    "is not what the page showed",
+)
 _REQUESTS = (
     "{customer} wants the money back for order {order}: the {item} {reason}. Can you see to it?",
     "Please look at order {order}. The {item} {reason} and {customer} asks for a refund.",
@@ -48,7 +76,7 @@ class Case(NamedTuple):
     days: int
 
     @property
-    def values(self) -> dict[str, str]:
+    def values(self) -> dict[str, Any]:
         """The case as the values of phrases."""
         whole = self.amount == int(self.amount)
         return {
@@ -294,7 +322,7 @@ def _health(stage: Stage, case: Case) -> None:
     for agent in ("orders", "payments", "supervisor"):
         stage.say("jonas", f"@{agent} HRU?", intent="REQUEST")
         stage.say(
-            agent,  # type: ignore[arg-type]
+            agent,
             "OK, {count} waiting, {ms} ms a turn #status #metric",
             "jonas",
             intent="RESPONSE",

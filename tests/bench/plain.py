@@ -52,7 +52,7 @@ def route_loop(
     count = 0
     rows: list[tuple[bytes, bytes]] = []
     for value in values:
-        turn = fastavro.schemaless_reader(BytesIO(value[10:]), schemas[value[2:10]], None)
+        turn: Any = fastavro.schemaless_reader(BytesIO(value[10:]), schemas[value[2:10]], None)
         rows += outputs(turn)
         count += 1
         if count % batch_size == 0:

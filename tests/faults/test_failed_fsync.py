@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from madlog.topics.embedded import EmbeddedLog
 from tests.faults.crash_vfs import CrashVfs, Step, io_error
 from tests.faults.history import value_of
 from tests.faults.writer import TOPIC, new_record, open_log
 
 from madlog.topics.catalog import CATALOG
+from madlog.topics.embedded import EmbeddedLog
 from madlog.topics.errors import LogUnavailable, NotWritten, OutcomeUnknown
 from madlog.topics.log import Record
 from madlog.topics.positions import Vector

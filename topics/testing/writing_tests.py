@@ -261,7 +261,7 @@ class WritingTests(Harness):
                 lambda: anext(aiter(log.subscribe(absent))),
             ):
                 with pytest.raises(UnknownTopic, match=r"mad\.outcomes"):
-                    await attempt()  # type: ignore[no-untyped-call]
+                    await attempt()
             with pytest.raises(UnknownTopic):
                 await log.create_topic(Topic("no topic of ours", "key", ()))
 
