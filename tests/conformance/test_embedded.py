@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import cast
 
 import apsw
+from hypothesis import settings
 
 from madlog.topics._embedded_groups import EmbeddedMembership
 from madlog.topics._embedded_storage import FILE_NAME, decode_headers
@@ -13,6 +14,7 @@ from madlog.topics.embedded import EmbeddedLog
 from madlog.topics.log import Log, Membership, Record
 from madlog.topics.positions import Position, TopicPartition
 from madlog.topics.testing import LogMachine, LogTests, ManualClock
+from madlog.topics.testing.log_machine import MACHINE_SETTINGS
 
 
 def connection_to(log: Log) -> apsw.Connection:
@@ -94,3 +96,5 @@ class EmbeddedMachine(LogMachine):
 
 
 TestEmbeddedAgainstAList = EmbeddedMachine.TestCase
+# Each step waits for the disk: fewer runs than in memory, where all of them are made.
+TestEmbeddedAgainstAList.settings = settings(MACHINE_SETTINGS, max_examples=8)
