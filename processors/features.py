@@ -36,11 +36,11 @@ FEATURES: dict[str, Feature] = {
         Feature("prose_pct", int, "share of natural language, mentions and tags apart, percent"),
         Feature("command", str, "none, command, code or several"),
         Feature("verb", str, "the verb of the turn's one command, else none"),
-        Feature("verb_registered", int, "the verb is a registered action of the recipient"),
         Feature("shorthand", str, "the shorthand that the turn consists of, else none"),
         Feature("questions", int, "question marks in prose, 9 at most"),
         Feature("exclamations", int, "exclamation marks in prose, 9 at most"),
         Feature("links", int, "parts that refer to data"),
+        Feature("verb_registered", int, "the verb is a registered action of the recipient"),
         Feature("mentions", int, "number of names mentioned"),
         Feature("mentioned", int, "the recipient is mentioned by name"),
         Feature("tags", int, "number of tags"),
@@ -95,7 +95,32 @@ def turn_features(
     history: Mapping[str, Any],
 ) -> dict[str, int | str]:
     """Return the features of a turn (its fields) for one recipient with these actions."""
-    parts: Sequence[Mapping[str, Any]] = fields["parts"]
+    seen = _content(fields["parts"])
+    tags = [tag.lstrip("#").lower() for tag in fields["tags"]]
+    sender, last = fields["sender"], history["sender"]
+    return {
+        **seen,
+        "verb_registered": int(seen["verb"] in actions),
+        "mentions": len(fields["mentions"]),
+        "mentioned": int(recipient in fields["mentions"]),
+        "tags": len(tags),
+        "ack_tag": int("ack" in tags),
+        "error_tag": int("error" in tags),
+        "intent": (fields["intent"] or "none").lower(),
+        "recipients": len(fields["recipients"]),
+        "recipient": recipient,
+        "sender_kind": sender["kind"],
+        "turns_before": history["turns"],
+        "same_sender": -1 if last is None else int(last == sender["name"]),
+        "last_ack": history["ack"],
+        "last_intent": history["intent"],
+        "last_tool_ok": history["tool_ok"],
+        "calls_before": history["calls"],
+    }
+
+
+def _content(parts: Sequence[Mapping[str, Any]]) -> dict[str, int | str]:
+    """Return the features of what a turn says, which are the same for all its recipients."""
     size = {"deterministic": 0, "fixed": 0, "prose": 0}
     texts, prose, command, verb, links = [], "", "none", "none", 0
     for part in parts:
@@ -121,10 +146,7 @@ def turn_features(
     shorthand = _shorthand(whole)
     if shorthand != "none" and command == "command":
         command, verb = "none", "none"
-    total = size["deterministic"] + size["fixed"] + size["prose"]
-    scale = total or 1
-    tags = [tag.lstrip("#").lower() for tag in fields["tags"]]
-    sender, last = fields["sender"], history["sender"]
+    scale = sum(size.values()) or 1
     return {
         "chars": len(whole),
         "lines": whole.count("\n") + 1,
@@ -135,26 +157,10 @@ def turn_features(
         "prose_pct": -(-100 * size["prose"] // scale),
         "command": command,
         "verb": verb,
-        "verb_registered": int(verb in actions),
         "shorthand": shorthand,
         "questions": min(prose.count("?"), _COUNT_MAX),
         "exclamations": min(prose.count("!"), _COUNT_MAX),
         "links": links,
-        "mentions": len(fields["mentions"]),
-        "mentioned": int(recipient in fields["mentions"]),
-        "tags": len(tags),
-        "ack_tag": int("ack" in tags),
-        "error_tag": int("error" in tags),
-        "intent": (fields["intent"] or "none").lower(),
-        "recipients": len(fields["recipients"]),
-        "recipient": recipient,
-        "sender_kind": sender["kind"],
-        "turns_before": history["turns"],
-        "same_sender": -1 if last is None else int(last == sender["name"]),
-        "last_ack": history["ack"],
-        "last_intent": history["intent"],
-        "last_tool_ok": history["tool_ok"],
-        "calls_before": history["calls"],
     }
 
 

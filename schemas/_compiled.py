@@ -112,18 +112,28 @@ class _Source:
         return made
 
 
-def compile_encoder(schema: Mapping[str, Any]) -> Callable[[Mapping[str, Any], bytes], bytes]:
-    """Return a function (fields, head) -> bytes; nested records may be dicts or models.
+def compile_encoder(
+    schema: Mapping[str, Any], mark_before: int = 0
+) -> Callable[[Mapping[str, Any], bytes], tuple[bytes, int]]:
+    """Return a function (fields, head) -> (bytes, where field number `mark_before` begins).
 
-    It raises KeyError, TypeError, ValueError, AttributeError or OverflowError on a misfit.
+    Nested records may be dicts or models. It raises KeyError, TypeError, ValueError,
+    AttributeError or OverflowError on a misfit.
     """
     source = _Source(schema)
+    source.resolve(schema)
     source.line(1, "o = bytearray(head)")
-    _encode(source, 1, schema, "d", top=True)
-    return source.function("d, head", "bytes(o)")
+    source.line(1, "mark = len(o)")
+    for number, field in enumerate(schema["fields"]):
+        if number == mark_before:
+            source.line(1, "mark = len(o)")
+        held = source.new("v")
+        source.line(1, f"{held} = d[{field['name']!r}]")
+        _encode(source, 1, field["type"], held)
+    return source.function("d, head", "bytes(o), mark")
 
 
-def _encode(source: _Source, at: int, schema: Any, value: str, *, top: bool = False) -> None:
+def _encode(source: _Source, at: int, schema: Any, value: str) -> None:
     schema = source.resolve(schema)
     kind = schema if isinstance(schema, str) else None
     if isinstance(schema, list):
@@ -146,20 +156,18 @@ def _encode(source: _Source, at: int, schema: Any, value: str, *, top: bool = Fa
     elif kind == "null":
         source.line(at, f"if {value} is not None: raise TypeError('not null')")
     else:
-        _encode_complex(source, at, schema, value, top)
+        _encode_complex(source, at, schema, value)
 
 
-def _encode_complex(source: _Source, at: int, schema: Any, value: str, top: bool) -> None:
+def _encode_complex(source: _Source, at: int, schema: Any, value: str) -> None:
     source.depth += 1
     if source.depth > _DEPTH_MAX:
         raise NotCompilable("too deep")
     kind = schema["type"]
     if kind == "record":
-        name = value
-        if not top:
-            name = source.new("r")
-            source.line(at, f"{name} = {value}")
-            source.line(at, f"if type({name}) is not dict: {name} = {name}.__dict__")
+        name = source.new("r")
+        source.line(at, f"{name} = {value}")
+        source.line(at, f"if type({name}) is not dict: {name} = {name}.__dict__")
         for field in schema["fields"]:
             held = source.new("v")
             source.line(at, f"{held} = {name}[{field['name']!r}]")

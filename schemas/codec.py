@@ -40,6 +40,7 @@ __all__ = (
     "canonical",
     "content_digest",
     "encode",
+    "encode_with_content",
     "fields_of",
     "fingerprint",
     "fingerprint_of",
@@ -51,7 +52,8 @@ __all__ = (
 MARKER = b"\xc3\x01"
 _NAMESPACE = "madlog."
 _HEAD = len(MARKER) + 8
-_ENVELOPE = frozenset(Event.model_fields)
+_ENVELOPE = tuple(Event.model_fields)
+_MISFITS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error)
 _NESTED: dict[str, tuple[type[BaseModel], bool]] = {
     "sender": (Sender, False),
     "source": (Source, False),
@@ -106,7 +108,8 @@ class _Released:
         self.all = released_schemas()
         self.parsed = {kind: _parse(versions[-1]) for kind, versions in self.all.items()}
         self.encoders = {
-            kind: compile_encoder(_plain(versions[-1])) for kind, versions in self.all.items()
+            kind: compile_encoder(_plain(versions[-1]), len(_ENVELOPE))
+            for kind, versions in self.all.items()
         }
         self.heads = {
             kind: MARKER + fingerprint_of(versions[-1]) for kind, versions in self.all.items()
@@ -190,16 +193,24 @@ def encode(event: Event, schema: dict[str, Any] | None = None) -> bytes:
 
     Raises InvalidEvent when a field does not fit the schema.
     """
+    if schema is None:
+        return _encode(event)[0]
+    out = BytesIO()
+    out.write(MARKER + fingerprint_of(schema))
     try:
-        if schema is None:
-            released = _released()
-            return released.encoders[event.kind](event.__dict__, released.heads[event.kind])
-        out = BytesIO()
-        out.write(MARKER + fingerprint_of(schema))
         fastavro.schemaless_writer(out, _parse(schema), fields_of(event))
-        return out.getvalue()
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error) as error:
+    except _MISFITS as error:
         raise InvalidEvent(f"a {event.kind} could not be encoded: {error!r}") from error
+    return out.getvalue()
+
+
+def _encode(event: Event) -> tuple[bytes, int]:
+    released = _released()
+    kind = event.kind
+    try:
+        return released.encoders[kind](event.__dict__, released.heads[kind])
+    except _MISFITS as error:
+        raise InvalidEvent(f"a {kind} could not be encoded: {error!r}") from error
 
 
 def _text_of_bytes(value: object) -> str:
@@ -232,23 +243,23 @@ def canonical(fields: Mapping[str, Any]) -> bytes:
     return _CANONICAL.encode(_without_none(dict(fields))).encode("utf-8", "surrogatepass")
 
 
-def content_digest(event: Event, key: str) -> bytes:
-    """Return the SHA-256 of what a repeated idempotency key must bring again.
+def encode_with_content(event: Event, key: str) -> tuple[bytes, bytes]:
+    """Return an event's wire bytes and the SHA-256 of what its idempotency key stands for.
 
-    That is kind, topic key, sender's name and payload; not ids, times, source or headers.
+    That is kind, topic key, sender's name and payload; not ids, times, source or headers. The
+    payload is its Avro bytes without the zero bytes at their end: a field that is added to a kind
+    later is null or empty there, so a retry by a newer program still has the same content. (Two
+    payloads of one schema never differ in these zeros alone: the shorter would be a whole record
+    that the longer begins with.)
     """
-    payload: Fields = {
-        name: value
-        for name, value in event.__dict__.items()
-        if name not in _ENVELOPE and value is not None
-    }
-    for name in _NESTED.keys() & payload.keys():
-        payload[name] = [_without_none(_flat(item)) for item in payload[name]]
-    if event.__pydantic_extra__:
-        payload.update(_without_none(event.__pydantic_extra__))
-    head = {"kind": event.kind, "key": key, "sender": event.sender.name}
-    text = _CANONICAL.encode({"head": head, "payload": payload})
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+    value, mark = _encode(event)
+    head = f"{event.kind}\0{key}\0{event.sender.name}\0".encode()
+    return value, hashlib.sha256(head + value[mark:].rstrip(b"\0")).digest()
+
+
+def content_digest(event: Event, key: str) -> bytes:
+    """Return the SHA-256 of what a repeated idempotency key must bring again."""
+    return encode_with_content(event, key)[1]
 
 
 _Reader = Callable[[bytes, int], tuple[Fields, int]]

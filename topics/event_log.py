@@ -15,10 +15,9 @@ from madlog.schemas import (
     Undecodable,
     UnknownSchema,
     build,
-    content_digest,
     encode,
 )
-from madlog.schemas.codec import schema_events
+from madlog.schemas.codec import encode_with_content, schema_events
 from madlog.topics.catalog import key_for, topic, topic_for
 from madlog.topics.log import (
     Commit,
@@ -134,10 +133,11 @@ class EventLog:
         event = new.event
         key = key_for(event)
         idempotency = None
-        if event.idempotency_key is not None:
-            idempotency = Idempotency(
-                event.sender.name, event.idempotency_key, content_digest(event, key)
-            )
+        if event.idempotency_key is None:
+            value = encode(event)
+        else:
+            value, content = encode_with_content(event, key)
+            idempotency = Idempotency(event.sender.name, event.idempotency_key, content)
         headers: Headers = (
             ("kind", event.kind.encode()),
             ("sender", event.sender.name.encode()),
@@ -145,7 +145,7 @@ class EventLog:
             *new.headers,
         )
         name = topic_for(event).name
-        return NewRecord(name, key.encode(), encode(event), headers, idempotency, new.partition)
+        return NewRecord(name, key.encode(), value, headers, idempotency, new.partition)
 
     async def append(self, events: Sequence[Event | NewEvent]) -> list[Receipt]:
         """Append events; durable when this returns. Raises what Log.append raises."""

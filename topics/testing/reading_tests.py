@@ -1,6 +1,7 @@
 """Conformance: what a reader gets (G4, G9, G10), subscriptions, vectors and times."""
 
 import asyncio
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,9 @@ class ReadingTests(Harness):
             await opened.log.create_topic(FOR_EVER)
             await opened.log.reset("readers", await opened.log.end([FOR_EVER.name]))
             if isinstance(opened.log, Compaction):
-                try:
+                # A refusal keeps the promise as well as doing nothing does.
+                with suppress(MadlogError):
                     assert await opened.log.compact(FOR_EVER.name) == 0
-                except MadlogError:
-                    pass  # a refusal keeps the promise as well as doing nothing does
             opened.clock.advance(400 * 86_400)
             await opened.reopen()
             await opened.log.append([new("later")])
