@@ -116,6 +116,7 @@ class SourceFile:
                 self.compressed = file.read(2) == b"\x1f\x8b"
         except OSError as error:
             raise self._unreadable(error) from error
+        # Over all passes: the file is read once for its hash and once for its lines.
         self.bytes_done = 0
 
     def _unreadable(self, error: OSError) -> UnreadableFile:
@@ -129,7 +130,6 @@ class SourceFile:
     def sha256(self) -> Iterator[str]:
         """Yield "" while the raw bytes are being read and at last their SHA-256 in hex."""
         sha = hashlib.sha256()
-        self.bytes_done = 0
         try:
             with self.path.open("rb") as file:
                 while chunk := file.read(_CHUNK_BYTES):
@@ -142,12 +142,11 @@ class SourceFile:
 
     def lines(self) -> Iterator[Line]:
         """Yield the object of each line that is not blank."""
-        number = 0
-        self.bytes_done = 0
+        number, before = 0, self.bytes_done
         try:
             with self.path.open("rb") as raw, self._opened(raw) as file:
                 for number, data in enumerate(_cut(file), start=1):
-                    self.bytes_done = raw.tell()
+                    self.bytes_done = before + raw.tell()
                     if number == 1:
                         data = data.removeprefix(_BOM)
                     if len(data) > LINE_BYTES_MAX:
@@ -187,7 +186,10 @@ class SourceFile:
                 "write one object a line (jq -c '.[]' does that) and import that file"
             )
         data = data.removeprefix(_BOM)
-        return data if array or _is_json(data) else None
+        if not array and not _is_json(data):
+            return None
+        self.bytes_done += self.size
+        return data
 
     def _opened(self, raw: IO[bytes]) -> IO[bytes]:
         return cast(IO[bytes], gzip.open(raw, "rb")) if self.compressed else raw

@@ -38,7 +38,7 @@ _RECORD_OVERHEAD_BYTES = 1024
 
 @dataclass(frozen=True, slots=True)
 class ImportProgress:
-    """How far an import is; the file is read twice, once for its hash."""
+    """How far an import is; the file is read twice, once for its hash, and counts twice."""
 
     phase: str
     bytes_done: int
@@ -184,7 +184,7 @@ async def _hash(file: SourceFile, progress: Callable[[ImportProgress], None]) ->
     for found in file.sha256():
         if found:
             return found
-        progress(ImportProgress("hashing", file.bytes_done, file.size))
+        progress(ImportProgress("hashing", file.bytes_done, 2 * file.size))
         await asyncio.sleep(0)
     raise AssertionError("the last value is the hash")
 
@@ -233,7 +233,7 @@ async def import_file(
             if not dry_run:
                 await writer.put(events, line.size)
             counts = (report.lines, report.conversations, report.events)
-            tell(ImportProgress("importing", file.bytes_done, file.size, *counts))
+            tell(ImportProgress("importing", file.bytes_done, 2 * file.size, *counts))
             await asyncio.sleep(0)
         await writer.finish()
     finally:

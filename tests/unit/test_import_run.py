@@ -54,7 +54,7 @@ async def test_an_import_reports_what_it_did(tmp_path: Path) -> None:
     assert (report.repeated, report.appended, report.bad_lines) == (0, 12, 0)
     assert len(await _held(log)) == 12
     assert [found.phase for found in seen] == ["hashing", "importing", "importing"]
-    assert seen[-1].bytes_done == seen[-1].bytes_total == path.stat().st_size
+    assert seen[-1].bytes_done == seen[-1].bytes_total == 2 * path.stat().st_size
 
 
 async def test_a_second_import_adds_nothing(tmp_path: Path) -> None:
