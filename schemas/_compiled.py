@@ -133,6 +133,10 @@ def compile_encoder(
     return source.function("d, head", "bytes(o), mark")
 
 
+def _number(name: str) -> str:
+    return f"o += LENGTHS[{name}] if 0 <= {name} < {_TABLE_SIZE} else write_long({name})"
+
+
 def _encode(source: _Source, at: int, schema: Any, value: str) -> None:
     schema = source.resolve(schema)
     kind = schema if isinstance(schema, str) else None
@@ -145,10 +149,10 @@ def _encode(source: _Source, at: int, schema: Any, value: str) -> None:
             source.line(at, f"if type({name}) is not bytes: raise TypeError('not bytes')")
         size = source.new("n")
         source.line(at, f"{size} = len({name})")
-        source.line(at, f"o += LENGTHS[{size}] if {size} < {_TABLE_SIZE} else write_long({size})")
+        source.line(at, _number(size))
         source.line(at, f"o += {name}")
     elif kind in ("int", "long"):
-        source.line(at, f"o += write_long({value})")
+        source.line(at, _number(value))
     elif kind in ("float", "double"):
         source.line(at, f"o += pack_{kind}({value})")
     elif kind == "boolean":
@@ -177,7 +181,9 @@ def _encode_complex(source: _Source, at: int, schema: Any, value: str) -> None:
         source.line(at, f"o += {source.constant(numbers)}[{value}]")
     elif kind in ("array", "map"):
         source.line(at, f"if {value}:")
-        source.line(at + 1, f"o += write_long(len({value}))")
+        count = source.new("n")
+        source.line(at + 1, f"{count} = len({value})")
+        source.line(at + 1, _number(count))
         item = source.new("i")
         if kind == "array":
             source.line(at + 1, f"for {item} in {value}:")

@@ -7,6 +7,7 @@ backend. Clients built on librdkafka must set `partitioner=murmur2_random`.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 from madlog.schemas import Event
@@ -69,6 +70,7 @@ CATALOG: dict[str, Topic] = {
 _KINDS = {kind: topic for topic in CATALOG.values() for kind in topic.holds}
 
 
+@lru_cache(maxsize=4096)
 def inbox(name: str) -> Topic:
     """Return the topic of deliveries to one MAD or eMAD role."""
     return Topic(f"mad.inbox.{name}", "conversation_id", ("Delivery",), retention_s=7 * _DAY_S)

@@ -18,7 +18,7 @@ from madlog.schemas import (
     encode,
 )
 from madlog.schemas.codec import encode_with_content, schema_events
-from madlog.topics.catalog import key_for, topic, topic_for
+from madlog.topics.catalog import topic, topic_for
 from madlog.topics.log import (
     Commit,
     Damage,
@@ -131,7 +131,8 @@ class EventLog:
         """Return the record of an event: topic, key, wire bytes, readable headers."""
         new = event if isinstance(event, NewEvent) else NewEvent(event)
         event = new.event
-        key = key_for(event)
+        place = topic_for(event)
+        key = str(getattr(event, place.key))
         idempotency = None
         if event.idempotency_key is None:
             value = encode(event)
@@ -144,8 +145,7 @@ class EventLog:
             ("conversation", event.conversation_id.encode()),
             *new.headers,
         )
-        name = topic_for(event).name
-        return NewRecord(name, key.encode(), value, headers, idempotency, new.partition)
+        return NewRecord(place.name, key.encode(), value, headers, idempotency, new.partition)
 
     async def append(self, events: Sequence[Event | NewEvent]) -> list[Receipt]:
         """Append events; durable when this returns. Raises what Log.append raises."""

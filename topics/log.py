@@ -65,8 +65,7 @@ class Idempotency(NamedTuple):
     content: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class NewRecord:
+class NewRecord(NamedTuple):
     """A record to append; its partition is murmur2(key) over the topic's partition count.
 
     `partition` overrides that for records whose place is given by another (changelogs, compacted
