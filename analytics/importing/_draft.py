@@ -64,6 +64,9 @@ class Draft:
             self._source.format, self.source_conversation, index, occurred_at
         )
         cause = self._last if after is None else after.event_id
+        if "metadata" in payload:
+            # The order of an object's keys says nothing, and must not make other bytes.
+            payload["metadata"] = dict(sorted(payload["metadata"].items()))
         event = kind(
             event_id=event_id,
             conversation_id=self.conversation_id,
