@@ -17,7 +17,7 @@ from madlog.topics.positions import TopicPartition, Vector
 __all__ = ("Span", "conversations", "spans")
 
 _TOPIC = "mad.conversations"
-_EVENTS_HELD_MAX = 20_000
+_EVENTS_HELD_MAX = 5_000
 
 
 @dataclass(slots=True)
