@@ -190,7 +190,8 @@ def _encode_complex(source: _Source, at: int, schema: Any, value: str) -> None:
             _encode(source, at + 2, schema["items"], item)
         else:
             key = source.new("k")
-            source.line(at + 1, f"for {key}, {item} in {value}.items():")
+            # In the order of the keys, so that equal maps are equal bytes.
+            source.line(at + 1, f"for {key}, {item} in sorted({value}.items()):")
             _encode(source, at + 2, "string", key)
             _encode(source, at + 2, schema["values"], item)
         source.line(at, "o.append(0)")

@@ -247,10 +247,10 @@ def encode_with_content(event: Event, key: str) -> tuple[bytes, bytes]:
     """Return an event's wire bytes and the SHA-256 of what its idempotency key stands for.
 
     That is kind, topic key, sender's name and payload; not ids, times, source or headers. The
-    payload is its Avro bytes without the zero bytes at their end: a field that is added to a kind
-    later is null or empty there, so a retry by a newer program still has the same content. (Two
-    payloads of one schema never differ in these zeros alone: the shorter would be a whole record
-    that the longer begins with.)
+    payload is its Avro bytes (maps in the order of their keys) without the zero bytes at their
+    end: a field that is added to a kind later is null or empty there, so a retry by a newer
+    program still has the same content. (Two payloads of one schema never differ in these zeros
+    alone: the shorter would be a whole record that the longer begins with.)
     """
     value, mark = _encode(event)
     head = f"{event.kind}\0{key}\0{event.sender.name}\0".encode()

@@ -21,9 +21,7 @@ FUNCTION_LINES_MAX = 60
 BANNED = {
     "datetime.now": "take a Clock",
     "datetime.utcnow": "take a Clock",
-    "random.random(": "take `random` as an argument",
-    "random.choice(": "take `random` as an argument",
-    "random.randint(": "take `random` as an argument",
+    "import random": "from random import Random, and take one as an argument",
     "os.urandom": "take `random` as an argument",
     "uuid.uuid4": "schemas.ids.new_event_id",
     "os.environ": "config.Settings",

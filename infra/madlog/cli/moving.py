@@ -74,7 +74,7 @@ async def _import(
     # A dry run must not make a log where there was none.
     with tempfile.TemporaryDirectory() as empty:
         url = empty if dry_run else state.url
-        blobs = None if dry_run else open_blobs(state.url)
+        blobs = open_blobs(state.url)
         with progress_bar(f"importing {file.name}", 2 * file.stat().st_size) as show:
             async with opened(url, state.settings) as target:
                 report = await import_file(
@@ -83,7 +83,8 @@ async def _import(
                     fmt,
                     redact=redact,
                     dry_run=dry_run,
-                    put_blob=None if blobs is None else blobs.put,
+                    put_blob=blobs.put,
+                    event_bytes_max=state.settings.record_bytes_max,
                     progress=lambda now: show(now.bytes_done),
                 )
     for line, reason in report.bad[:_BAD_LINES_SHOWN_MAX]:
