@@ -46,8 +46,8 @@ WITH done AS (
     GROUP BY action, same, world
     HAVING count(*) > 1
 )
-SELECT action, same, times, conversations, amount_repeated, first_at, last_at,
-    in_conversations, events
+SELECT action, same, times, amount_repeated, first_at, in_conversations, conversations, last_at,
+    events
 FROM grouped
 -- More times than conversations: within one of them it happened twice, the surest sign.
 ORDER BY times > conversations DESC, times DESC, action, same, first_at

@@ -15,7 +15,11 @@ from madlog.cli._context import JsonOption, State, note, print_object, run, stat
 __all__ = ("register",)
 
 _WIDTH = 80
-_SCREEN_LINES_MAX = 20
+_SCREEN_LINES_MAX = 19
+_REFUNDED_TWICE = """select arguments->>'order_id' as order_id, count(*) as refunds,
+  max((arguments->>'amount_eur')::int) as eur
+from tool_calls where action = 'refund'
+group by 1 having count(*) > 1 order by 1"""
 
 
 def register(app: typer.Typer) -> None:
@@ -71,7 +75,7 @@ class _Show:
 
 
 def _quoted(argument: str) -> str:
-    return f'"{argument}"' if " " in argument else argument
+    return f'"{argument}"' if " " in argument or "\n" in argument else argument
 
 
 def demo(
@@ -186,9 +190,10 @@ async def _count(folder: Path) -> tuple[int, int]:
 
 def _ask(show: _Show) -> None:
     show.screen(2, "Ask: was anything done twice?")
-    show.command("ask", "duplicate-effects")
+    # Its first record is order 4711; the others follow in the second command's table.
+    show.command("ask", "duplicate-effects", lines_max=6)
     show.say()
-    show.command("ask", "duplicate-effects", "--sql", lines_max=9)
+    show.command("sql", _REFUNDED_TWICE)
 
 
 def _see(show: _Show) -> None:
