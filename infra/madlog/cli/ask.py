@@ -81,6 +81,8 @@ def _print_result(state: State, result: "Result", fmt: str, as_of: str | None) -
 
     if as_of:
         note(f"as of {result.as_of}")
+    if result.unread:
+        note(f"not read, because --as-of does not name them: {', '.join(result.unread)}")
     if fmt == "parquet":
         _parquet_to_stdout(result)
     elif fmt == "table":

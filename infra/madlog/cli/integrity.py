@@ -172,4 +172,5 @@ async def _rebuild(state: State, snapshots: Path | None) -> bool:
     print(f"{report.events:,} events from zero in {report.seconds:.1f} s, {speed:,.0f} a second")
     if report.difference:
         print(f"first difference: {report.difference}")
+        note(f"the live projections stay in {folder} as evidence; without it they are made anew")
     return not report.exit_code
