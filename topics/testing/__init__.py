@@ -3,7 +3,9 @@
 import pytest
 
 # Before the tests are imported, so that their assertions say what differed.
-pytest.register_assert_rewrite(__name__)
+pytest.register_assert_rewrite(
+    *(f"{__name__}.{name}_tests" for name in ("writing", "reading", "group"))
+)
 
 from madlog.topics.testing.clocks import ManualClock  # noqa: E402
 from madlog.topics.testing.harness import Harness  # noqa: E402
