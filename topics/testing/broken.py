@@ -3,22 +3,25 @@
 A suite that passes on these proves nothing. Each is the log in memory with one thing done wrong.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 
 from madlog.topics.errors import Fenced, NotWritten, PositionExpired
 from madlog.topics.log import Commit, NewRecord, OnDamage, Receipt, Record, log_damage
 from madlog.topics.memory import MemoryLog
-from madlog.topics.memory_groups import MemoryMember
+from madlog.topics.memory_groups import Groups, MemoryMember
 from madlog.topics.positions import Position, TopicPartition, Vector
 
 __all__ = ("BROKEN",)
 
-BROKEN: dict[int, type[MemoryLog]] = {}
+BROKEN: dict[int, list[type[MemoryLog]]] = {}
 
 
 def _breaks(guarantee: int) -> Callable[[type[MemoryLog]], type[MemoryLog]]:
     def noted(log: type[MemoryLog]) -> type[MemoryLog]:
-        BROKEN[guarantee] = log
+        BROKEN.setdefault(guarantee, []).append(log)
         return log
 
     return noted
@@ -47,6 +50,17 @@ class RepeatsOffsets(MemoryLog):
         first: dict[TopicPartition, Position] = {}
         receipts = await super().append(records)
         return [Receipt(first.setdefault(r.position.topic_partition, r.position)) for r in receipts]
+
+
+@_breaks(2)
+class LagsBehind(MemoryLog):
+    """Answers with the offset before the record's own."""
+
+    async def append(self, records: Sequence[NewRecord]) -> list[Receipt]:
+        """Append, and name the place of another record."""
+        receipts = await super().append(records)
+        places = [receipt.position for receipt in receipts]
+        return [Receipt(place._replace(offset=max(0, place.offset - 1))) for place in places]
 
 
 @_breaks(3)
@@ -93,6 +107,28 @@ class SkipsWhatExpired(MemoryLog):
             return
 
 
+@_breaks(4)
+class DropsWhatIsKept(MemoryLog):
+    """Compacts and expires every topic, also those kept for ever."""
+
+    async def compact(self, topic: str) -> int:
+        """Keep the last record of each key, whatever was promised."""
+        with self._as_if_derivable(topic):
+            return await super().compact(topic)
+
+    async def expire(self, topic: str, partition: int, before_offset: int) -> None:
+        """Drop old records, whatever was promised."""
+        with self._as_if_derivable(topic):
+            await super().expire(topic, partition, before_offset)
+
+    @contextmanager
+    def _as_if_derivable(self, name: str) -> Iterator[None]:
+        kept = self._store.topics[name]
+        self._store.topics[name] = replace(kept, compacted=True)
+        yield
+        self._store.topics[name] = kept
+
+
 @_breaks(5)
 class CommitsPositionsAlone(MemoryLog):
     """Commits the consumed positions of a transaction whose outputs are refused."""
@@ -109,12 +145,63 @@ class CommitsPositionsAlone(MemoryLog):
         return receipts
 
 
+@_breaks(5)
+class LosesOutputs(MemoryLog):
+    """Commits positions, acknowledges the outputs and does not append them."""
+
+    async def transact(
+        self, records: Sequence[NewRecord], commit: Commit | None = None
+    ) -> list[Receipt]:
+        """Drop the outputs of a commit."""
+        if commit is None:
+            return await super().transact(records)
+        await super().transact([], commit)
+        return [Receipt(Position(record.topic, 0, 0)) for record in records]
+
+
+@_breaks(5)
+class ShowsHalfATransaction(MemoryLog):
+    """Lets readers in between the records of a transaction."""
+
+    async def transact(
+        self, records: Sequence[NewRecord], commit: Commit | None = None
+    ) -> list[Receipt]:
+        """Append record by record, then commit."""
+        receipts: list[Receipt] = []
+        for record in records:
+            receipts += await super().transact([record])
+            await asyncio.sleep(0)
+        await super().transact([], commit)
+        return receipts
+
+
 @_breaks(6)
 class AppendsRepeats(MemoryLog):
     """Does not look at idempotency keys."""
 
     def _first(self, record: NewRecord) -> None:
         return None
+
+
+@_breaks(6)
+class TakesOtherContent(MemoryLog):
+    """Takes other content under a known key for a repeat."""
+
+    def _check_content(self, records: Sequence[NewRecord]) -> None:
+        return
+
+
+@_breaks(6)
+class MixesScopes(MemoryLog):
+    """Takes one client's key for another's."""
+
+    def _write(self, records: Sequence[NewRecord], commit: Commit | None = None) -> list[Receipt]:
+        mixed = [
+            replace(record, idempotency=once and once._replace(scope=""))
+            for record in records
+            for once in [record.idempotency]
+        ]
+        return super()._write(mixed, commit)
 
 
 @_breaks(7)
@@ -126,6 +213,19 @@ class GivesAPartitionToAll(MemoryLog):
         member = await super().join(f"{group}-{self._random(4).hex()}", topics)
         assert isinstance(member, MemoryMember)
         return member
+
+
+class _EndlessLeases(Groups):
+    def _lease(self) -> int:
+        return super()._lease() + 3_600_000_000_000
+
+
+@_breaks(7)
+class WaitsForTheDead(MemoryLog):
+    """Leaves the partitions of a dead member with it for an hour."""
+
+    def _groups(self, name: str) -> Groups:
+        return _EndlessLeases(super()._groups(name).group, self.clock)
 
 
 @_breaks(8)
@@ -186,6 +286,24 @@ class DropsWhenFull(MemoryLog):
             return [Receipt(Position(record.topic, 0, 0)) for record in records]
 
 
+@_breaks(11)
+class LeavesTheSlowBehind(MemoryLog):
+    """Skips what a subscriber did not fetch in time."""
+
+    def take(
+        self,
+        tp: TopicPartition,
+        at: int,
+        records_max: int,
+        on_damage: OnDamage,
+        end: int | None = None,
+    ) -> tuple[list[Record], int]:
+        """Return the next records, the last hundred at most when nobody set an end."""
+        if end is None:
+            at = max(at, self._partition(tp).end - 100)
+        return super().take(tp, at, records_max, on_damage, end)
+
+
 @_breaks(12)
 class SwallowsFailedWrites(MemoryLog):
     """Acknowledges an append that the storage refused."""
@@ -211,3 +329,18 @@ class SwallowsFailedWrites(MemoryLog):
             return [Receipt(Position(record.topic, 0, 0)) for record in records]
         finally:
             self.fault = fault
+
+
+@_breaks(12)
+class WritesAndDenies(MemoryLog):
+    """Says NotWritten of an append that is in the log."""
+
+    def _write(self, records: Sequence[NewRecord], commit: Commit | None = None) -> list[Receipt]:
+        fault, self.fault = self.fault, None
+        try:
+            receipts = super()._write(records, commit)
+        finally:
+            self.fault = fault
+        if fault is not None:
+            fault()
+        return receipts

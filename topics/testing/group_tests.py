@@ -1,7 +1,5 @@
 """Conformance: consumer groups (G5, G7, G8)."""
 
-# A test is named for what it proves: a docstring would say it twice.
-
 import asyncio
 from pathlib import Path
 

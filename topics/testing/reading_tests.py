@@ -1,7 +1,5 @@
 """Conformance: what a reader gets (G4, G9, G10), subscriptions, vectors and times."""
 
-# A test is named for what it proves: a docstring would say it twice.
-
 import asyncio
 from contextlib import suppress
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Conformance: what happens to a record that is written (G1, G2, G3, G5, G6, G11, G12)."""
 
-# A test is named for what it proves: a docstring would say it twice.
-
 import asyncio
 import re
 from pathlib import Path
