@@ -197,7 +197,7 @@ class MixesScopes(MemoryLog):
 
     def _write(self, records: Sequence[NewRecord], commit: Commit | None = None) -> list[Receipt]:
         mixed = [
-            replace(record, idempotency=once and once._replace(scope=""))
+            record._replace(idempotency=once and once._replace(scope=""))
             for record in records
             for once in [record.idempotency]
         ]
