@@ -94,7 +94,8 @@ def test_the_state_machine_finds_what_a_list_can_show(log: type[MemoryLog]) -> N
     class Machine(LogMachine):
         suite = broken_suite(log)
 
-    # Found is enough: no time goes into making the example small, none is kept.
-    quick = settings(MACHINE_SETTINGS, phases=[Phase.generate], database=None)
+    # Found is enough: no time goes into making the example small, none is kept. The same runs
+    # each time, since chance runs may now and then find nothing.
+    quick = settings(MACHINE_SETTINGS, phases=[Phase.generate], database=None, derandomize=True)
     with pytest.raises(AssertionError):
         run_state_machine_as_test(Machine, settings=quick)

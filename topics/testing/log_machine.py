@@ -31,7 +31,8 @@ _T = TypeVar("_T")
 _GROUP = "workers"
 _RECORD = st.builds(
     new,
-    st.binary(max_size=6),
+    # Few values, so that a key comes again with equal content as well as with other.
+    st.sampled_from([b"", b"x"]) | st.binary(max_size=6),
     key=st.sampled_from([b"a", b"b", b"c", b"d", b"e"]),
     once=st.none() | st.sampled_from(["one", "two", "three"]),
     headers=st.sampled_from([(), (("kind", b"Turn"),), (("a", b""), ("a", b"\0"))]),
@@ -146,7 +147,9 @@ class LogMachine(RuleBasedStateMachine):
     @rule(data=st.data(), records_max=st.integers(1, 7))
     def read(self, data: st.DataObject, records_max: int) -> None:
         """Read between two vectors, also past the end."""
-        places = st.dictionaries(st.sampled_from(_PARTITIONS), st.integers(0, 12))
+        # Mostly within what a run appends, where an end that is off by one shows.
+        offsets = st.integers(0, 3) | st.integers(0, 12)
+        places = st.dictionaries(st.sampled_from(_PARTITIONS), offsets)
         start, end = data.draw(places), data.draw(places)
         found: dict[TopicPartition, list[tuple[bytes, bytes]]] = {}
         read = read_all(self._log, start=Vector(start), end=Vector(end), records_max=records_max)
