@@ -27,6 +27,7 @@ from madlog.topics.errors import (
     RecordTooLarge,
     TopicMismatch,
     UnknownTopic,
+    UnsupportedByBackend,
 )
 from madlog.topics.log import (
     Commit,
@@ -46,6 +47,8 @@ __all__ = ("MemoryLog",)
 
 # What the log itself needs for each record: counted, so that empty records fill it too.
 _OVERHEAD = 64
+# What key and headers may add to the value that the limit is about.
+_ENVELOPE_BYTES = 64 << 10
 
 
 def _size(record: NewRecord | Record) -> int:
@@ -271,7 +274,10 @@ class MemoryLog:
         """Keep each key's last record of every partition; return how many were dropped."""
         partitions = self._partitions([topic])
         if not self._store.topics[topic].compacted:
-            raise LogError(f"{topic} is not a compacted topic: nothing of it can be dropped")
+            raise UnsupportedByBackend(
+                f"{topic} is not a compacted topic, so each of its records is kept: compact a "
+                "mad.state topic"
+            )
         dropped = 0
         for _, part in partitions:
             last = {record.key: i for i, record in enumerate(part.records)}
@@ -371,10 +377,11 @@ class MemoryLog:
     def _check_record(self, record: NewRecord) -> None:
         self._partition(self._place(record))
         size = _size(record)
-        if size > self._record_bytes_max:
+        limit = self._record_bytes_max
+        if len(record.value) > limit or size > limit + _ENVELOPE_BYTES:
             raise RecordTooLarge(
-                f"a record of {size} bytes for {record.topic} is over the limit of "
-                f"{self._record_bytes_max}: store the content as a blob and refer to it"
+                f"a record of {size:,} bytes for {record.topic} is over the limit of "
+                f"{limit:,}: store the content as a blob and refer to it"
             )
 
     def _check_room(self, records: Sequence[NewRecord]) -> None:

@@ -245,6 +245,14 @@ class WritingTests(Harness):
             assert self.record_bytes_max in numbers, error.value
             assert await read_all(opened.log) == []
 
+    async def test_a_value_just_within_the_limit_is_taken(self, tmp_path: Path) -> None:
+        async with self.opened(tmp_path) as opened:
+            value = bytes(self.record_bytes_max)
+            await opened.log.append([new(value, key=bytes(256), headers=(("kind", b"Turn"),))])
+            with pytest.raises(RecordTooLarge):
+                await opened.log.append([new(value + b"x")])
+            assert [record.value for record in await read_all(opened.log)] == [value]
+
     async def test_a_topic_that_is_not_there_is_refused_by_name(self, tmp_path: Path) -> None:
         async with self.opened(tmp_path) as opened:
             log, name = opened.log, "mad.outcomes"
