@@ -14,6 +14,7 @@ from madlog.topics.log import OnDamage, log_damage
 
 __all__ = ("ConversationView", "NoConversation", "conversation_view", "latest_conversation")
 
+_TOPIC = "mad.conversations"
 _TOPICS = ("mad.conversations", "mad.decisions", "mad.llm", "mad.outcomes")
 
 
@@ -68,20 +69,30 @@ class ConversationView:
         }
 
 
-async def latest_conversation(log: EventLog) -> str:
-    """Return the id of the conversation that was appended to last; raises NoConversation."""
-    topic = "mad.conversations"
+async def latest_conversation(
+    log: EventLog, at: Vector | None = None, *, on_damage: OnDamage = log_damage
+) -> str:
+    """Return the conversation that was appended to last before `at`; raises NoConversation."""
     newest: tuple[int, str] | None = None
-    if topic in await log.log.topics():
-        end = await log.log.end([topic])
-        last = Vector({tp: max(0, at - 1) for tp, at in end.items()})
-        async for batch in log.read(last, end):
-            for event in batch:
-                found = (event.record.appended_at, str(event.fields["conversation_id"]))
+    if _TOPIC in await log.log.topics():
+        end = (await log.log.end([_TOPIC])) if at is None else at.only([_TOPIC])
+        low = await log.log.start([_TOPIC])
+        for tp in end:
+            # Offsets can have gaps, and what stands last can be damaged: look further back.
+            reach, upto = 1, end[tp]
+            found: tuple[int, str] | None = None
+            while found is None and upto > low[tp]:
+                since = max(low[tp], end[tp] - reach)
+                span = log.read(Vector({tp: since}), Vector({tp: upto}), on_damage=on_damage)
+                async for events in span:
+                    for event in events:
+                        found = (event.record.appended_at, str(event.fields["conversation_id"]))
+                reach, upto = reach * 8, since
+            if found is not None:
                 newest = max(newest, found) if newest else found
     if newest is None:
         raise NoConversation(
-            "the log holds no conversation yet: `madlog append` or `madlog import` writes one"
+            "the log holds no conversation there yet: `madlog append` or `madlog import` writes one"
         )
     return newest[1]
 

@@ -16,7 +16,7 @@ from importlib import resources
 from typing import Any
 
 from madlog.analytics.as_of import parse_time
-from madlog.analytics.conversation_view import NoConversation
+from madlog.analytics.conversation_view import NoConversation, latest_conversation
 from madlog.analytics.errors import BadParameter, UnknownQuestion
 from madlog.analytics.sql import MEMORY_LIMIT, Result, query
 from madlog.analytics.tables import LogSource
@@ -28,14 +28,12 @@ __all__ = (
     "Question",
     "ask",
     "nearest",
-    "newest_conversation",
     "question",
     "questions",
 )
 
 _PARAM = re.compile(r"-- param ([a-z_]+): (text|integer|number|boolean|time)(?: = (.*))?")
 _ONE = "-- reads one conversation"
-_TOPIC = "mad.conversations"
 _WORD = re.compile(r"[a-z]+")
 # Words, without a last s, that say nothing about a question.
 _COMMON = frozenset({"a", "an", "the", "of", "in", "on", "to", "by", "and", "or", "i", "it", "wa"})
@@ -138,34 +136,6 @@ def question(name: str) -> Question:
     return found
 
 
-async def newest_conversation(
-    log: EventLog, at: Vector | None = None, *, on_damage: OnDamage = log_damage
-) -> str:
-    """Return the conversation that was appended to last before `at`; raises NoConversation."""
-    newest: tuple[int, str] | None = None
-    if _TOPIC in await log.log.topics():
-        end = (await log.log.end([_TOPIC])) if at is None else at.only([_TOPIC])
-        low = await log.log.start([_TOPIC])
-        for tp in end:
-            # Offsets can have gaps, and what stands last can be damaged: look further back.
-            reach, upto = 1, end[tp]
-            found: tuple[int, str] | None = None
-            while found is None and upto > low[tp]:
-                since = max(low[tp], end[tp] - reach)
-                span = log.read(Vector({tp: since}), Vector({tp: upto}), on_damage=on_damage)
-                async for events in span:
-                    for event in events:
-                        found = (event.record.appended_at, str(event.fields["conversation_id"]))
-                reach, upto = reach * 8, since
-            if found is not None:
-                newest = max(newest, found) if newest else found
-    if newest is None:
-        raise NoConversation(
-            "the log holds no conversation there yet: `madlog append` or `madlog import` writes one"
-        )
-    return newest[1]
-
-
 def _given(asked: Question, given: Mapping[str, str]) -> dict[str, Any]:
     known = {parameter.name: parameter for parameter in asked.parameters}
     unknown = sorted(set(given) - set(known))
@@ -199,7 +169,7 @@ async def ask(
     one: str | None = None
     if "conversation" in values:
         if values["conversation"] == "latest":
-            values["conversation"] = await newest_conversation(log, as_of, on_damage=on_damage)
+            values["conversation"] = await latest_conversation(log, as_of, on_damage=on_damage)
         one = str(values["conversation"]) if asked.one_conversation else None
     source = LogSource(log, conversation=one, on_damage=on_damage)
     result = await query(

@@ -1,6 +1,7 @@
 """The stable Python API: open a log, say, read, subscribe (docs/api.md shows it whole)."""
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from types import TracebackType
 
 from madlog.mads.conversation import Conversation, Conversations, Random
@@ -59,11 +60,18 @@ class Ecosystem:
             for event in events:
                 yield event
 
-    async def subscribe(self, start: Vector | None = None) -> AsyncIterator[LogEvent]:
-        """Yield the events of all conversations (or of the partitions in `start`), then live."""
-        if start is None:
+    async def subscribe(self, start: Vector | datetime | None = None) -> AsyncIterator[LogEvent]:
+        """Yield the events of all conversations from the first, a position or a time, then live.
+
+        A vector chooses the partitions too; a time means appended at or after it.
+        """
+        if not isinstance(start, Vector):
+            log = self.event_log.log
             await self.event_log.ensure_topics(SUBSCRIBED)
-            start = await self.event_log.log.start(SUBSCRIBED)
+            if start is None:
+                start = await log.start(SUBSCRIBED)
+            else:
+                start = await log.at_time(SUBSCRIBED, round(start.timestamp() * 1_000_000))
         async for events in self.event_log.subscribe(start):
             for event in events:
                 yield event

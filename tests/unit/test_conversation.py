@@ -1,6 +1,7 @@
 """Conversations on the log: who may speak, what is carried along, what a page shows."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 
 import pytest
 
@@ -160,6 +161,18 @@ async def test_a_subscriber_gets_the_past_then_what_comes(log: EventLog) -> None
         else:
             break
     assert got == ["one", "two"]
+
+
+async def test_a_subscription_from_a_time_skips_what_was_before(log: EventLog) -> None:
+    clock = log.log.clock
+    assert isinstance(clock, ManualClock)
+    await append_turn(log, "order-1", "ada", "before")
+    clock.advance(60)
+    since = datetime.fromtimestamp(clock.now_us() / 1_000_000, UTC)
+    await append_turn(log, "order-1", "ada", "after")
+    async for event in Ecosystem(log).subscribe(since):
+        assert event.fields["parts"][0]["text"] == "after"
+        break
 
 
 async def test_one_call_creates_joins_and_says(log: EventLog) -> None:

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from madlog.analytics.conversation_view import NoConversation
+from madlog.analytics.conversation_view import NoConversation, latest_conversation
 from madlog.analytics.errors import BadParameter, BadSql, UnknownQuestion
 from madlog.analytics.output import rows
-from madlog.analytics.questions import ask, nearest, newest_conversation, question, questions
+from madlog.analytics.questions import ask, nearest, question, questions
 from madlog.schemas import (
     ConversationChanged,
     DeadLetter,
@@ -435,17 +435,17 @@ async def test_every_question_can_be_asked_as_of_a_position(name: str) -> None:
 
 async def test_latest_is_the_conversation_that_was_appended_to_last() -> None:
     log = await log_of(turn(9, "anna"), turn(1, "anna", conversation="c2"))
-    assert await newest_conversation(log) == "c2"
+    assert await latest_conversation(log) == "c2"
     at = await log.log.end(["mad.conversations"])
     await log.append([turn(10, "anna")])
-    assert await newest_conversation(log) == "c1"
-    assert await newest_conversation(log, at) == "c2"
+    assert await latest_conversation(log) == "c1"
+    assert await latest_conversation(log, at) == "c2"
 
 
 async def test_latest_looks_past_what_cannot_be_decoded() -> None:
     log = await log_of(turn(1, "anna"))
     await log.log.append([NewRecord("mad.conversations", b"c1", b"junk")] * 20)
-    assert await newest_conversation(log, on_damage=lambda damage: None) == "c1"
+    assert await latest_conversation(log, on_damage=lambda damage: None) == "c1"
 
 
 async def test_a_conversation_that_is_not_there_is_an_error_and_not_an_empty_answer() -> None:
