@@ -69,7 +69,8 @@ class TurnRequest:
                 f"unknown field {unknown[0][:60]!r}: a turn has {', '.join(sorted(_FIELDS))}"
             )
         recipients = fields.get("recipients") or ()
-        if isinstance(recipients, str) or not all(isinstance(name, str) for name in recipients):
+        listed = isinstance(recipients, (list, tuple))
+        if not listed or not all(isinstance(name, str) for name in recipients):
             raise InvalidTurn('recipients are a list of names, for example ["payments"]')
         key = fields.get("idempotency_key")
         if key is not None and not isinstance(key, str):
@@ -317,12 +318,15 @@ async def append_many(
     """
     queue: asyncio.Queue[TurnRequest | MadlogError | None] = asyncio.Queue(READ_AHEAD_MAX)
 
+    failure: list[Exception] = []
+
     async def read_ahead() -> None:
         try:
             async for request in requests:
                 await queue.put(request)
-        finally:
-            await queue.put(None)
+        except Exception as error:
+            failure.append(error)  # raised once what was read before it is answered
+        await queue.put(None)
 
     reader = asyncio.create_task(read_ahead())
     appender = _Appender(log, Membership(log, keys=True), log.log.clock, random, strict)
@@ -336,6 +340,8 @@ async def append_many(
                 ended = True
             for answer in await appender.batch([one for one in batch if one is not None]):
                 yield answer
-        await reader
+        if failure:
+            raise failure[0]
     finally:
         reader.cancel()
+        await asyncio.gather(reader, return_exceptions=True)

@@ -346,11 +346,12 @@ class Conversation:
         page = within[-limit:] if before is not None and after is None else within[:limit]
         if not page:
             return Page((), None, None)
-        turns = [said async for said in self._read(page)]
+        tp = await self._membership.partition(self.conversation_id)
+        # From the offsets, not from what was read: a damaged turn must not end the paging.
         return Page(
-            tuple(turns),
-            turns[0].position if turns and offsets[0] < page[0] else None,
-            turns[-1].position if turns and offsets[-1] > page[-1] else None,
+            tuple([said async for said in self._read(page)]),
+            Position(*tp, page[0]) if offsets[0] < page[0] else None,
+            Position(*tp, page[-1]) if offsets[-1] > page[-1] else None,
         )
 
     async def _read(self, offsets: list[int]) -> AsyncIterator[Said]:

@@ -4,15 +4,13 @@ Every event has an idempotency key, so a second run appends only what the first 
 """
 
 from collections.abc import Callable
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from madlog.mads.demo.traffic import START_US, traffic
 from madlog.schemas import Event
 from madlog.topics import EventLog
 
 __all__ = ("Written", "write")
-
-from typing import NamedTuple
 
 BATCH_EVENTS_MIN = 1000
 

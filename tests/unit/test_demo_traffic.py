@@ -5,9 +5,20 @@ from collections import Counter, defaultdict
 
 import pytest
 
-from madlog.mads.demo.traffic import traffic
+from madlog.mads.demo.traffic import DUPLICATE_REFUNDS, traffic
 from madlog.mads.demo.writer import write
-from madlog.schemas import EVENT_KINDS, Event, LlmCall, ToolCall, ToolResult, encode, fields_of
+from madlog.schemas import (
+    EVENT_KINDS,
+    ConversationChanged,
+    Event,
+    LlmCall,
+    ToolCall,
+    ToolResult,
+    Turn,
+    encode,
+    fields_of,
+)
+from madlog.schemas.text import parse
 from madlog.topics import EventLog
 from madlog.topics.memory import MemoryLog
 
@@ -32,6 +43,37 @@ def test_it_has_the_turns_asked_for_and_every_event_is_valid(events: list[Event]
     assert len({event.event_id for event in events}) == len(events)
     for event in events:
         EVENT_KINDS[event.kind].model_validate(fields_of(event))
+
+
+def test_a_turn_is_what_parsing_its_text_gives(events: list[Event]) -> None:
+    for turn in (event for event in events if isinstance(event, Turn)):
+        parsed = parse(turn.text)
+        said = tuple(part for part in turn.parts if part.media_type is None)  # files come after
+        assert (said, turn.mentions) == (parsed.parts, parsed.mentions), turn.text
+        assert set(turn.tags) == set(parsed.tags), turn.text
+
+
+def test_only_participants_speak_and_references_point_back(events: list[Event]) -> None:
+    members: dict[str, set[str]] = defaultdict(set)
+    known: set[str] = set()
+    for event in events:
+        refers_to = {event.causation_id, event.seen, event.correlation_id} - {None}
+        assert refers_to <= known, "a reference to an event that is not there yet"
+        known.add(event.event_id)
+        here = members[event.conversation_id]
+        if isinstance(event, ConversationChanged) and event.participant:
+            (here.add if event.change == "joined" else here.discard)(event.participant)
+        elif isinstance(event, Turn):
+            assert {event.sender.name, *event.recipients} <= here
+
+
+@pytest.mark.parametrize("seed", [2, 3, 4])
+@pytest.mark.parametrize("turns", [1, 300])
+def test_the_story_is_the_same_for_every_seed_and_size(seed: int, turns: int) -> None:
+    events = [event for batch in traffic(seed, turns) for event in batch]
+    twice = {order for order, calls in refunds(events).items() if len(calls) > 1}
+    assert twice == set(DUPLICATE_REFUNDS)
+    assert events[-1].conversation_id == "order-4711"
 
 
 def refunds(events: list[Event]) -> dict[str, list[ToolCall]]:
