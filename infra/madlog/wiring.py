@@ -1,6 +1,5 @@
 """Binds the parts together; the only module that names a backend."""
 
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = (
     "WrongUrl",
-    "copy_blobs",
     "log_folder",
     "open_blobs",
     "open_ecosystem",
@@ -107,18 +105,6 @@ def open_blobs(url: str) -> "BlobStore":
     from madlog.topics.blobs import BlobStore
 
     return BlobStore(str(log_folder(url).absolute() / "blobs"))
-
-
-def copy_blobs(url: str, folder: Path) -> int:
-    """Copy the blobs beside a log into the folder of its copy; returns how many there are.
-
-    Blobs never change, so copying them after the log copies every one that the copy refers to.
-    """
-    source = log_folder(url) / "blobs"
-    if not source.is_dir():
-        return 0
-    shutil.copytree(source, folder / "blobs", dirs_exist_ok=True)
-    return sum(1 for path in source.rglob("*") if path.is_file())
 
 
 @asynccontextmanager

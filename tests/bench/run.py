@@ -34,7 +34,9 @@ from madlog.schemas.codec import fingerprint, released_schemas
 from madlog.topics import EventLog
 from madlog.wiring import open_event_log, open_worker
 
-__all__ = ("measure", "turn")
+__all__ = ("NAMES", "measure", "turn")
+
+NAMES = ("append", "group-commit", "replay", "router", "memory")
 
 _TEXT = "The parcel of order 4711 left the warehouse on Monday and should be with you soon. " * 5
 _START_US = 1_767_225_600_000_000
@@ -292,7 +294,7 @@ _WHAT = {
 async def measure(rounds: int, only: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
     """Run the benchmarks; a row each: ours, baseline, ratio of medians, spread of ratios."""
     rows: list[dict[str, Any]] = []
-    wanted = only or ("append", "group-commit", "replay", "router", "memory")
+    wanted = only or NAMES
     with tempfile.TemporaryDirectory(dir=os.environ.get("MADLOG_BENCH_DIR")) as made:
         folder = Path(made)
         for names, function in (

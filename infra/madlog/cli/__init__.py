@@ -6,10 +6,11 @@ Exit codes: 0 done, 1 a problem was found that the command looks for, 2 wrong us
 
 import os
 import sys
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
+from madlog import __version__
 from madlog.cli import ask, demo, integrity, log, machine, moving, working
 from madlog.cli._context import JsonOption, LogOption, State, note
 
@@ -39,8 +40,21 @@ for module in (demo, log, moving, working, ask, integrity, machine):
     module.register(app)
 
 
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"madlog {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _options(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
+def _options(
+    ctx: typer.Context,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Show the version.")
+    ] = False,
+) -> None:
     ctx.obj = State(log, as_json)
 
 

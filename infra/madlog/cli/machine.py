@@ -136,5 +136,7 @@ def bench(
     sys.modules["madlog_bench"] = module
     spec.loader.exec_module(module)
     names = tuple(only.split(",")) if only else None
+    for name in set(names or ()) - set(module.NAMES):
+        raise fail(f"there is no benchmark {name[:60]!r}: {', '.join(module.NAMES)}", 2)
     rows = run(module.measure(rounds, names))
     print_rows(state, rows, ("what", "ours", "baseline", "unit", "ratio", "spread", "reach", "met"))

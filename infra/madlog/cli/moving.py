@@ -178,7 +178,7 @@ def backup(
 
 async def _backup(state: State, out: Path) -> None:
     from madlog.topics.log import Backup
-    from madlog.wiring import copy_blobs, opened
+    from madlog.wiring import opened
 
     with progress_bar("copying") as show:
         async with opened(state.url, state.settings, create=False) as log:
@@ -186,10 +186,7 @@ async def _backup(state: State, out: Path) -> None:
                 raise fail("this log's backend keeps its own copies: use its tools", 2)
             await log.log.backup(out, lambda done, total: show(done))
             end = await log.log.end(await log.log.topics())
-    blobs = copy_blobs(state.url, out)
-    print_object(
-        state, {"backup": str(out), "records": sum(end.values()), "blobs": blobs, "checked": True}
-    )
+    print_object(state, {"backup": str(out), "records": sum(end.values()), "checked": True})
 
 
 def restore(
@@ -208,7 +205,7 @@ def restore(
 
 async def _restore(state: State, copy: Path) -> None:
     from madlog.topics.log import Backup
-    from madlog.wiring import copy_blobs, log_folder, opened
+    from madlog.wiring import log_folder, opened
 
     target = log_folder(state.url)
     if target.exists() and any(target.iterdir()):
@@ -217,5 +214,4 @@ async def _restore(state: State, copy: Path) -> None:
         assert isinstance(source.log, Backup)
         await source.log.backup(target)
         end = await source.log.end(await source.log.topics())
-    blobs = copy_blobs(str(copy), target)
-    print_object(state, {"restored": str(target), "records": sum(end.values()), "blobs": blobs})
+    print_object(state, {"restored": str(target), "records": sum(end.values())})
