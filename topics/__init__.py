@@ -13,6 +13,7 @@ from madlog.topics.errors import (
     RecordTooLarge,
     UnknownTopic,
     UnsupportedByBackend,
+    WrongAddress,
 )
 from madlog.topics.event_log import EventLog, LogEvent, NewEvent
 from madlog.topics.log import Commit, Damage, Log, Membership, NewRecord, Receipt, Record
@@ -46,5 +47,6 @@ __all__ = (
     "UnknownTopic",
     "UnsupportedByBackend",
     "Vector",
+    "WrongAddress",
     "system_random",
 )

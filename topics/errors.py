@@ -9,6 +9,7 @@ MadlogError (madlog.schemas)
     ├── Fenced                                    the member lost this partition (G8)
     ├── RecordTooLarge (ValueError)               over the size limit
     ├── UnknownTopic (LookupError), TopicMismatch (ValueError), InvalidPosition (ValueError)
+    ├── WrongAddress (ValueError)                 the log's URL, or a file that it names
     ├── GroupBusy                                 the group has live members
     ├── UnsupportedByBackend (NotImplementedError)
     ├── LogUnavailable (OSError)                  exit code 3: no log here, newer, read-only, …
@@ -36,6 +37,7 @@ __all__ = (
     "TopicMismatch",
     "UnknownTopic",
     "UnsupportedByBackend",
+    "WrongAddress",
 )
 
 
@@ -87,6 +89,10 @@ class TopicMismatch(LogError, ValueError):
 
 class InvalidPosition(LogError, ValueError):
     """A position reads TOPIC/PARTITION@OFFSET, several are joined by commas."""
+
+
+class WrongAddress(LogError, ValueError):
+    """The log's URL, or a file that it names, is not right: correct what the message names."""
 
 
 class GroupBusy(LogError):
