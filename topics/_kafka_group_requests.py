@@ -1,0 +1,105 @@
+"""What can be asked of a cluster about consumer groups, and setting their positions."""
+
+from typing import Any
+
+from aiokafka import errors as kafka_errors
+from aiokafka.coordinator.protocol import ConsumerProtocol
+from aiokafka.protocol.admin import DescribeGroupsRequest, ListGroupsRequest
+from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
+
+from madlog.topics._kafka_client import Cluster, raise_error
+from madlog.topics.errors import GroupBusy
+from madlog.topics.log import GroupState
+from madlog.topics.positions import TopicPartition, Vector
+
+__all__ = ("committed", "group_states", "reset")
+
+_MEMBERS_LIVE = (
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.RebalanceInProgressError,
+)
+
+
+async def committed(cluster: Cluster, group: str) -> Vector:
+    """Return the positions that a group has committed."""
+
+    def check(response: Any) -> None:
+        raise_error(response.error_code)
+        for _, partitions in response.topics:
+            for *_, code in partitions:
+                raise_error(code)
+
+    request = OffsetFetchRequest(cluster.physical(group), None)
+    response = await cluster.ask_coordinator(group, request, check)
+    found = {}
+    for physical, partitions in response.topics:
+        name = cluster.logical(physical)
+        for partition, offset, _, _ in partitions:
+            if name is not None and offset >= 0:
+                found[TopicPartition(name, partition)] = offset
+    return Vector(found)
+
+
+async def group_states(cluster: Cluster) -> list[GroupState]:
+    """Return every consumer group of this log."""
+    names: set[str] = set()
+    for node in cluster.nodes():
+
+        async def ask(node: int = node) -> Any:
+            response = await cluster.send(node, ListGroupsRequest())
+            raise_error(response.error_code)
+            return response
+
+        response = await cluster.call("listing consumer groups", ask)
+        for physical, protocol_type in response.groups:
+            name = cluster.logical(physical)
+            if name and protocol_type in ("", ConsumerProtocol.PROTOCOL_TYPE):
+                names.add(name)
+    return [await _state(cluster, name) for name in sorted(names)]
+
+
+async def _state(cluster: Cluster, group: str) -> GroupState:
+    def check(response: Any) -> None:
+        for code, *_ in response.groups:
+            if kafka_errors.for_code(code) is not kafka_errors.GroupIdNotFound:
+                raise_error(code)
+
+    request = DescribeGroupsRequest([cluster.physical(group)])
+    response = await cluster.ask_coordinator(group, request, check)
+    places = await committed(cluster, group)
+    topics = {tp.topic for tp in places}
+    members: dict[TopicPartition, str] = {}
+    for _, _, _, _, _, described, *_ in response.groups:
+        for member_id, _, _, metadata, assignment in described:
+            if metadata:
+                for physical in ConsumerProtocol.METADATA.decode(metadata).subscription:
+                    topics.add(cluster.logical(physical) or physical)
+            if assignment:
+                for physical, partition in ConsumerProtocol.ASSIGNMENT.decode(
+                    assignment
+                ).partitions():
+                    tp = TopicPartition(cluster.logical(physical) or physical, partition)
+                    members[tp] = member_id
+    return GroupState(group, tuple(sorted(topics)), places, dict(sorted(members.items())))
+
+
+async def reset(cluster: Cluster, group: str, positions: Vector) -> None:
+    """Set a group's committed positions; raises GroupBusy while members live."""
+    topics: dict[str, list[tuple[int, int, str]]] = {}
+    for tp, offset in positions.items():
+        await cluster.check_partition(tp)
+        topics.setdefault(cluster.physical(tp.topic), []).append((tp.partition, offset, ""))
+
+    def check(response: Any) -> None:
+        for _, partitions in response.topics:
+            for _, code in partitions:
+                if kafka_errors.for_code(code) in _MEMBERS_LIVE:
+                    raise GroupBusy(
+                        f"the consumer group {group} has live members: stop them before its "
+                        "positions are reset"
+                    )
+                raise_error(code)
+
+    request = OffsetCommitRequest(cluster.physical(group), -1, "", -1, list(topics.items()))
+    await cluster.ask_coordinator(group, request, check)

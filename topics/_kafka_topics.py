@@ -1,0 +1,116 @@
+"""Topics as Kafka is to have them: the settings that keep what the catalogue promises."""
+
+import asyncio
+from typing import Any
+
+from aiokafka import errors as kafka_errors
+from aiokafka.protocol.admin import CreateTopicsRequest, DeleteRecordsRequest
+
+from madlog.topics import catalog
+from madlog.topics._kafka_client import Cluster, raise_error
+from madlog.topics.catalog import Topic
+from madlog.topics.errors import LogUnavailable, TopicMismatch
+from madlog.topics.positions import TopicPartition
+
+__all__ = ("create_topic", "delete_records", "replicas", "topic_settings")
+
+_REPLICAS = 3
+# Headers, key and framing of a record, over its value's limit.
+_RECORD_OVERHEAD = 128 << 10
+
+
+def replicas(brokers: int) -> tuple[int, int]:
+    """Return how many replicas a topic gets on so many brokers, and how many must acknowledge."""
+    count = max(1, min(_REPLICAS, brokers))
+    return count, max(1, count - 1)
+
+
+def topic_settings(topic: Topic, brokers: int, record_bytes_max: int) -> dict[str, str]:
+    """Return the settings of a topic on a cluster of so many brokers."""
+    settings = {
+        "cleanup.policy": "compact" if topic.compacted else "delete",
+        "retention.ms": "-1" if topic.retention_s is None else str(topic.retention_s * 1000),
+        "retention.bytes": "-1",
+        "message.timestamp.type": "LogAppendTime",
+        "min.insync.replicas": str(replicas(brokers)[1]),
+        "max.message.bytes": str(max(2 << 20, record_bytes_max + _RECORD_OVERHEAD)),
+    }
+    if topic.compacted:
+        # A state's changelog is read whole at a takeover: let it shrink soon.
+        settings |= {"segment.bytes": str(64 << 20), "min.cleanable.dirty.ratio": "0.2"}
+    return settings
+
+
+async def create_topic(cluster: Cluster, topic: Topic, record_bytes_max: int) -> None:
+    """Make a topic; nothing happens if it is there. Raises TopicMismatch, UnknownTopic."""
+    catalog.topic(topic.name)
+    there = (await cluster.topics()).get(topic.name)
+    if there is None:
+        await cluster.call("creating a topic", lambda: _create(cluster, topic, record_bytes_max))
+        there = await _wait_for(cluster, topic)
+    if there != topic.partitions:
+        raise TopicMismatch(
+            f"{topic.name} has {there} partitions, not {topic.partitions}: "
+            "give the number that it has"
+        )
+
+
+async def _create(cluster: Cluster, topic: Topic, record_bytes_max: int) -> None:
+    brokers = len(cluster.nodes())
+    settings = topic_settings(topic, brokers, record_bytes_max)
+    wanted: tuple[str, int, int, list[Any], list[tuple[str, str]]] = (
+        cluster.physical(topic.name),
+        topic.partitions,
+        replicas(brokers)[0],
+        [],
+        list(settings.items()),
+    )
+    request = CreateTopicsRequest([wanted], int(cluster.timeout_s * 1000), False)
+    response = await send_to_controller(cluster, request)
+    for _, code, message in response.topic_errors:
+        error = kafka_errors.for_code(code)
+        if error is kafka_errors.NoError or error is kafka_errors.TopicAlreadyExistsError:
+            continue
+        if error.retriable:
+            raise error(message)
+        raise LogUnavailable(
+            f"the Kafka cluster did not make the topic {topic.name}: {message or error.__name__}"
+        )
+
+
+async def send_to_controller(cluster: Cluster, request: Any) -> Any:
+    """Send a request to the cluster's controller."""
+    controller = cluster.client.cluster.controller
+    if controller is None:
+        raise kafka_errors.NodeNotReadyError("the controller is not known yet")
+    return await cluster.send(controller.nodeId, request)
+
+
+async def _wait_for(cluster: Cluster, topic: Topic) -> int:
+    """Wait until every partition has a leader, as any member of the cluster will see it soon."""
+
+    async def look() -> int:
+        await cluster.client.force_metadata_update()
+        count = await cluster.partition_count(topic.name)
+        for number in range(count):
+            cluster.leader(TopicPartition(topic.name, number))
+        await cluster.offsets([TopicPartition(topic.name, n) for n in range(count)], -1)
+        return count
+
+    return await cluster.call("waiting for a new topic", look)
+
+
+async def delete_records(cluster: Cluster, tp: TopicPartition, before_offset: int) -> None:
+    """Drop the records of a partition below an offset."""
+
+    async def ask() -> None:
+        node = cluster.leader(tp)
+        topics = [(cluster.physical(tp.topic), [(tp.partition, before_offset)])]
+        request = DeleteRecordsRequest(topics, int(cluster.timeout_s * 1000))
+        response = await cluster.send(node, request)
+        for _, partitions, *_ in response.topics:
+            for _, _, code, *_ in partitions:
+                raise_error(code)
+
+    async with asyncio.timeout(cluster.timeout_s):
+        await cluster.call("dropping old records", ask)
