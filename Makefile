@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint soak bench clean lock
+.PHONY: help demo test lint soak bench kafka clean lock
 
 help: ## list the targets
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,9 @@ soak: $(READY) ## the long fault runs
 
 bench: $(READY) ## measure against the plain loops in tests/bench
 	$(BIN)/madlog bench
+
+kafka: $(READY) ## a Kafka broker to try things on, until Ctrl-C; PORT=9192, NODES=3
+	@$(BIN)/python -m tests.brokers $(if $(PORT),--port $(PORT)) $(if $(NODES),--nodes $(NODES))
 
 lock: $(READY) ## resolve requirements.lock again, with hashes and no address
 	$(BIN)/uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

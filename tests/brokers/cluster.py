@@ -24,7 +24,7 @@ from tests.brokers.security import (
     security_settings,
 )
 
-__all__ = ("Cluster",)
+__all__ = ("Cluster", "shared_settings")
 
 HERE = Path(__file__).resolve().parent
 READY_TIMEOUT_S = 90.0
@@ -271,7 +271,7 @@ class Cluster:
             # Apart from the records, so that a full disk stops appends and not the quorum.
             "metadata.log.dir": str(self._folder / f"node-{node}-metadata"),
             "log.dirs": str(self._records(node)),
-            **_shared_settings(len(self.nodes)),
+            **shared_settings(len(self.nodes)),
             **(security_settings(self.security, self.certificates) if self.security else {}),
             **self._settings,
         }
@@ -287,7 +287,7 @@ class Cluster:
         return "(nothing was written)"
 
 
-def _shared_settings(nodes: int) -> dict[str, str]:
+def shared_settings(nodes: int) -> dict[str, str]:
     """Return the settings that are the same on every node: small, quick, strict."""
     replicas, in_sync = str(min(3, nodes)), str(2 if nodes >= 3 else 1)
     return {
