@@ -94,6 +94,9 @@ async def digest(
         folding = _Folding(name)
         async for batch in log.read_topics([name], end=end, on_damage=on_damage):
             for event in batch:
+                if event.kind == "DeadLetter":
+                    value = event.fields["record_value"]
+                    event.fields["record_value"] = await log.single_object(value)
                 if event.kind not in _ABOUT_POSITIONS:
                     folding.add(event)
         found[name] = folding.result()

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from madlog.schemas import EVENT_KINDS, Event, Schemas, Undecodable, UnknownSchema
+from madlog.schemas.framing import head_of
 from madlog.topics import CATALOG, Damage, EventLog, LogEvent, TopicPartition, Vector
 from madlog.topics.catalog import partition_for, topic
 from madlog.topics.log import OnDamage, log_damage
@@ -262,7 +263,7 @@ class _Table:
             self._flush()
 
     def _version(self, value: bytes) -> int:
-        name = value[2:10]
+        name = head_of(value)
         if name not in self._versions:
             self._versions[name] = self._schemas.version(value)
         return self._versions[name]

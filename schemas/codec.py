@@ -1,9 +1,7 @@
-"""Events to bytes and back: Avro single-object encoding, schemas named by fingerprint.
+"""Events to bytes and back: a head that names the schema (madlog.schemas.framing), an Avro body.
 
-Wire form: C3 01, the 8-byte little-endian CRC-64-AVRO fingerprint of the writer's schema, the
-Avro body (Avro specification, "Single-object encoding"). Validation happens once, when a model
-is made at the edge; decoding trusts what the log's checksum vouches for and builds no model
-until somebody asks for one.
+Validation happens once, when a model is made at the edge; decoding trusts what the log's checksum
+vouches for and builds no model until somebody asks for one.
 """
 
 import hashlib
@@ -30,6 +28,14 @@ from madlog.schemas.events import (
     Sender,
     Source,
 )
+from madlog.schemas.framing import (
+    CONFLUENT,
+    CONFLUENT_SIZE,
+    MARKER,
+    SINGLE_OBJECT_SIZE,
+    head_of,
+    schema_id,
+)
 from madlog.schemas.ids import content_id_and_time
 
 __all__ = (
@@ -46,12 +52,10 @@ __all__ = (
     "fingerprint_of",
     "released_schemas",
     "schema_events",
-    "wire_fingerprint",
+    "single_object_heads",
 )
 
-MARKER = b"\xc3\x01"
 _NAMESPACE = "madlog."
-_HEAD = len(MARKER) + 8
 _ENVELOPE = tuple(Event.model_fields)
 _MISFITS = (ValueError, TypeError, KeyError, AttributeError, OverflowError, struct.error)
 _NESTED: dict[str, tuple[type[BaseModel], bool]] = {
@@ -62,6 +66,7 @@ _NESTED: dict[str, tuple[type[BaseModel], bool]] = {
 }
 
 Fields = dict[str, Any]
+Heads = Mapping[str, bytes]
 M = TypeVar("M", bound=BaseModel)
 Upcaster = Callable[[Fields], Fields]
 
@@ -126,14 +131,9 @@ def fingerprint(kind: str) -> bytes:
     return _released().heads[kind][len(MARKER) :]
 
 
-def wire_fingerprint(value: bytes) -> bytes:
-    """Return the fingerprint that wire bytes name; raises Undecodable."""
-    if value[:2] != MARKER or len(value) < _HEAD:
-        raise Undecodable(
-            f"{len(value)} bytes beginning {value[:4].hex()!r} are no event: "
-            "a single-object Avro record begins with c301 and an 8-byte fingerprint"
-        )
-    return value[2:_HEAD]
+def single_object_heads() -> Heads:
+    """Return the head of each kind's wire bytes that needs no schema registry."""
+    return _released().heads
 
 
 def fields_of(event: Event) -> Fields:
@@ -188,13 +188,14 @@ def build(kind: str, fields: Mapping[str, Any]) -> Event:
     return _trusted(EVENT_KINDS[kind], values)
 
 
-def encode(event: Event, schema: dict[str, Any] | None = None) -> bytes:
+def encode(event: Event, schema: dict[str, Any] | None = None, heads: Heads | None = None) -> bytes:
     """Return an event's wire bytes, with `schema` in place of the newest released one.
 
-    Raises InvalidEvent when a field does not fit the schema.
+    `heads` names the newest released schemas another way than by fingerprint. Raises InvalidEvent
+    when a field does not fit the schema.
     """
     if schema is None:
-        return _encode(event)[0]
+        return _encode(event, heads)[0]
     out = BytesIO()
     out.write(MARKER + fingerprint_of(schema))
     try:
@@ -204,11 +205,11 @@ def encode(event: Event, schema: dict[str, Any] | None = None) -> bytes:
     return out.getvalue()
 
 
-def _encode(event: Event) -> tuple[bytes, int]:
+def _encode(event: Event, heads: Heads | None) -> tuple[bytes, int]:
     released = _released()
     kind = event.kind
     try:
-        return released.encoders[kind](event.__dict__, released.heads[kind])
+        return released.encoders[kind](event.__dict__, (heads or released.heads)[kind])
     except _MISFITS as error:
         raise InvalidEvent(f"a {kind} could not be encoded: {error!r}") from error
 
@@ -243,16 +244,17 @@ def canonical(fields: Mapping[str, Any]) -> bytes:
     return _CANONICAL.encode(_without_none(dict(fields))).encode("utf-8", "surrogatepass")
 
 
-def encode_with_content(event: Event, key: str) -> tuple[bytes, bytes]:
+def encode_with_content(event: Event, key: str, heads: Heads | None = None) -> tuple[bytes, bytes]:
     """Return an event's wire bytes and the SHA-256 of what its idempotency key stands for.
 
-    That is kind, topic key, sender's name and payload; not ids, times, source or headers. The
-    payload is its Avro bytes (maps in the order of their keys) without the zero bytes at their
-    end: a field that is added to a kind later is null or empty there, so a retry by a newer
-    program still has the same content. (Two payloads of one schema never differ in these zeros
-    alone: the shorter would be a whole record that the longer begins with.)
+    That is kind, topic key, sender's name and payload; not ids, times, source, headers or how the
+    bytes name their schema. The payload is its Avro bytes (maps in the order of their keys)
+    without the zero bytes at their end: a field that is added to a kind later is null or empty
+    there, so a retry by a newer program still has the same content. (Two payloads of one schema
+    never differ in these zeros alone: the shorter would be a whole record that the longer begins
+    with.)
     """
-    value, mark = _encode(event)
+    value, mark = _encode(event, heads)
     head = f"{event.kind}\0{key}\0{event.sender.name}\0".encode()
     return value, hashlib.sha256(head + value[mark:].rstrip(b"\0")).digest()
 
@@ -282,13 +284,34 @@ def _reader(writer: dict[str, Any], target: Any) -> _Reader:
     return resolved
 
 
+def _event_schema(schema_json: str) -> tuple[str, dict[str, Any]]:
+    """Return (kind, schema) of a schema's text; raises SchemaError."""
+    try:
+        schema = json.loads(schema_json)
+        if schema["type"] != "record":
+            raise ValueError(f"an event is a record, not {str(schema['type'])[:40]!r}")
+        kind, space = schema["name"], schema.get("namespace")
+        if space and "." not in kind:
+            kind = f"{space}.{kind}"
+        kind = kind.removeprefix(_NAMESPACE)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise SchemaError(f"this is not the Avro schema of an event: {error}") from error
+    _parse(schema)  # refuses what is no schema, before anything is made of it
+    return kind, schema
+
+
+# kind, how to read it, version, upcaster
+_Entry = tuple[str, _Reader, int, Upcaster | None]
+
+
 class Schemas:
-    """The schemas that can be read: those shipped, and those that the log itself holds."""
+    """The schemas that can be read: those shipped, those the log holds, those of a registry."""
 
     def __init__(self, upcasters: Mapping[tuple[str, str], Upcaster] | None = None) -> None:
         released = _released()
-        # fingerprint -> (kind, how to read it, version, upcaster)
-        self._readers: dict[bytes, tuple[str, _Reader, int, Upcaster | None]] = {}
+        # by fingerprint
+        self._readers: dict[bytes, _Entry] = {}
+        self._ids: dict[bytes, bytes] = {}  # schema id as it stands on the wire -> fingerprint
         self._upcasters = dict(upcasters or {})
         for kind, versions in released.all.items():
             for number, schema in enumerate(versions, start=1):
@@ -310,32 +333,60 @@ class Schemas:
 
         An event of a newer program is decoded with its own schema and keeps its new fields.
         """
-        try:
-            schema = json.loads(schema_json)
-            if schema["type"] != "record":
-                raise ValueError(f"an event is a record, not {str(schema['type'])[:40]!r}")
-            kind: str = schema["name"].removeprefix(_NAMESPACE)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise SchemaError(f"this is not the Avro schema of an event: {error}") from error
-        _parse(schema)  # refuses what is no schema, before anything is made of it
+        kind, schema = _event_schema(schema_json)
         if fingerprint_of(schema) not in self._readers:
             self._put(kind, schema, version, None)
         return kind
 
-    def decode_fields(self, value: bytes) -> tuple[str, Fields]:
-        """Return (kind, fields) of wire bytes; raises Undecodable, UnknownSchema."""
-        entry = self._readers.get(value[2:_HEAD]) if value[:2] == MARKER else None
-        if entry is None:
-            name = wire_fingerprint(value)
+    def add_id(self, number: int, schema_json: str) -> None:
+        """Learn the schema that a registry names by an id; raises SchemaError.
+
+        One that neither this program nor the log holds is a stranger's: its records are read as
+        the newest released schema of their kind.
+        """
+        kind, schema = _event_schema(schema_json)
+        name = fingerprint_of(schema)
+        if name not in self._readers:
+            target = _released().parsed.get(kind)
+            if target is None:
+                raise SchemaError(f"{kind[:80]!r} is no kind of event: {', '.join(EVENT_KINDS)}")
+            self._put(kind, schema, 0, target)
+        self._ids[number.to_bytes(4, "big")] = name
+
+    def knows_id(self, number: int) -> bool:
+        """Tell whether the schema of an id is known."""
+        return number.to_bytes(4, "big") in self._ids
+
+    def _entry(self, value: bytes) -> tuple[_Entry, int]:
+        """Return how to read wire bytes, and where their body begins."""
+        if value[:1] == CONFLUENT and len(value) >= CONFLUENT_SIZE:
+            name = self._ids.get(value[1:CONFLUENT_SIZE])
+            if name is None:
+                raise UnknownSchema(
+                    f"schema id {schema_id(value)} is unknown: set MADLOG_SCHEMA_REGISTRY_URL to "
+                    "the schema registry that the record's writer uses"
+                )
+            return self._readers[name], CONFLUENT_SIZE
+        name = head_of(value)[len(MARKER) :]
+        if name not in self._readers:
             raise UnknownSchema(
                 f"schema {name.hex()} is in neither this program nor the log's mad.schemas: "
                 "read it with the version of madlog that wrote it, or a newer one"
             )
+        return self._readers[name], SINGLE_OBJECT_SIZE
+
+    def decode_fields(self, value: bytes) -> tuple[str, Fields]:
+        """Return (kind, fields) of wire bytes; raises Undecodable, UnknownSchema."""
+        at = SINGLE_OBJECT_SIZE
+        entry = self._readers.get(value[2:at]) if value[:2] == MARKER else None
+        if entry is None:
+            entry, at = self._entry(value)
         kind, read, _, upcaster = entry
         try:
-            fields, end = read(value, _HEAD)
+            fields, end = read(value, at)
         except Exception as error:  # fastavro raises many kinds for bad bytes
-            raise Undecodable(f"a {kind} of {len(value)} bytes breaks off or is damaged") from error
+            size = len(value) - at  # of the body: however it is framed, the same is said of it
+            raise Undecodable(f"a {kind} of {size} bytes breaks off or is damaged") from error
         if end != len(value):
             raise Undecodable(f"a {kind} has {len(value) - end} bytes too many at its end")
         return kind, upcaster(fields) if upcaster else fields
@@ -349,7 +400,12 @@ class Schemas:
 
     def version(self, value: bytes) -> int:
         """Return the version of the schema that wire bytes were written with."""
-        return self._readers[wire_fingerprint(value)][2]
+        return self._entry(value)[0][2]
+
+    def single_object(self, value: bytes) -> bytes:
+        """Return wire bytes with their schema named by fingerprint, where its id is known."""
+        name = self._ids.get(value[1:CONFLUENT_SIZE]) if value[:1] == CONFLUENT else None
+        return value if name is None else MARKER + name + value[CONFLUENT_SIZE:]
 
 
 @cache

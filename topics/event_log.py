@@ -19,6 +19,7 @@ from madlog.schemas import (
 )
 from madlog.schemas.codec import encode_with_content, schema_events
 from madlog.topics.catalog import topic, topic_for
+from madlog.topics.framing import Framing, SchemaRegistry
 from madlog.topics.log import (
     Commit,
     Damage,
@@ -81,20 +82,23 @@ class NewEvent:
 
 
 class EventLog:
-    """A log of events over a log of bytes."""
+    """A log of events over a log of bytes; a schema registry makes it write Confluent's format."""
 
-    def __init__(self, log: Log, schemas: Schemas | None = None) -> None:
+    def __init__(
+        self, log: Log, schemas: Schemas | None = None, registry: SchemaRegistry | None = None
+    ) -> None:
         self.log = log
         self.schemas = schemas or Schemas()
+        self._framing = Framing(self.schemas, registry)
         self._known: set[str] = set()
         self._schemas_ready = False
         self._schemas_read = Vector()
         self._preparing = asyncio.Lock()
 
     @classmethod
-    async def open(cls, log: Log) -> "EventLog":
+    async def open(cls, log: Log, registry: SchemaRegistry | None = None) -> "EventLog":
         """Wrap a log, learning the schemas that it holds; writes nothing."""
-        made = cls(log)
+        made = cls(log, registry=registry)
         await made._learn_schemas()
         return made
 
@@ -111,6 +115,7 @@ class EventLog:
 
     async def ensure_topics(self, names: Iterable[str]) -> None:
         """Make those of the catalogue's topics that the log does not hold yet."""
+        await self._framing.prepare()
         for name in sorted(set(names) - self._known):
             await self.log.create_topic(topic(name))
             self._known.add(name)
@@ -128,16 +133,19 @@ class EventLog:
             await self.ensure_topics(names)
 
     def to_record(self, event: Event | NewEvent) -> NewRecord:
-        """Return the record of an event: topic, key, wire bytes, readable headers."""
+        """Return the record of an event: topic, key, wire bytes, readable headers.
+
+        The bytes name their schema by fingerprint until this log's first append or ensure_topics.
+        """
         new = event if isinstance(event, NewEvent) else NewEvent(event)
         event = new.event
         place = topic_for(event)
         key = str(getattr(event, place.key))
         idempotency = None
         if event.idempotency_key is None:
-            value = encode(event)
+            value = encode(event, None, self._framing.heads)
         else:
-            value, content = encode_with_content(event, key)
+            value, content = encode_with_content(event, key, self._framing.heads)
             idempotency = Idempotency(event.sender.name, event.idempotency_key, content)
         headers: Headers = (
             ("kind", event.kind.encode()),
@@ -149,6 +157,7 @@ class EventLog:
 
     async def append(self, events: Sequence[Event | NewEvent]) -> list[Receipt]:
         """Append events; durable when this returns. Raises what Log.append raises."""
+        await self._framing.prepare()
         records = [self.to_record(event) for event in events]
         await self._prepare(records)
         return await self.log.append(records)
@@ -160,6 +169,7 @@ class EventLog:
         records: Sequence[NewRecord] = (),
     ) -> list[Receipt]:
         """Append events and then plain records, and commit positions, all or nothing."""
+        await self._framing.prepare()
         made = [*(self.to_record(event) for event in events), *records]
         await self._prepare(made)
         return await self.log.transact(made, commit)
@@ -169,12 +179,18 @@ class EventLog:
         kind, fields = self.schemas.decode_fields(record.value)
         return LogEvent(record, kind, fields)
 
+    async def single_object(self, value: bytes) -> bytes:
+        """Return wire bytes as they would be without a schema registry, where that is known."""
+        await self._framing.learn([value])
+        return self.schemas.single_object(value)
+
     async def _decode_all(self, records: list[Record], on_damage: OnDamage) -> list[LogEvent]:
         decode_fields = self.schemas.decode_fields
         try:
             return [LogEvent(record, *decode_fields(record.value)) for record in records]
         except UnknownSchema:
             await self._learn_schemas()  # another process may have registered it since
+            await self._framing.learn(record.value for record in records)
         except Undecodable:
             pass
         events = []

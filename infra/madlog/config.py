@@ -14,6 +14,11 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     log: str = ".madlog"
+    schema_registry_url: str | None = Field(
+        default=None,
+        pattern=r"^https?://",
+        description="a schema registry: events are written in the Confluent wire format",
+    )
     record_bytes_max: int = Field(default=1 << 20, ge=1024, description="largest turn, bytes")
     queue_bytes_max: int = Field(default=32 << 20, ge=1 << 20, description="unacknowledged, bytes")
     session_timeout_s: float = Field(default=6.0, gt=0.5, le=9.0, description="member lease")

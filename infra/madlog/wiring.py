@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from madlog.mads.ecosystem import Ecosystem
     from madlog.processors import Engine, Processor
     from madlog.topics.blobs import BlobStore
+    from madlog.topics.framing import SchemaRegistry
 
 __all__ = (
     "WrongUrl",
@@ -82,10 +83,18 @@ async def open_event_log(
     """Open the log at an address as a log of events; raises WrongUrl, LogUnavailable."""
     log = await open_log(url, settings, create=create, clock=clock)
     try:
-        return await EventLog.open(log)
+        return await EventLog.open(log, _registry(settings))
     except BaseException:
         await log.close()
         raise
+
+
+def _registry(settings: Settings | None) -> "SchemaRegistry | None":
+    if settings is None or settings.schema_registry_url is None:
+        return None
+    from madlog.topics.schema_registry import HttpSchemaRegistry
+
+    return HttpSchemaRegistry(settings.schema_registry_url)
 
 
 @asynccontextmanager

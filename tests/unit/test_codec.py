@@ -26,7 +26,6 @@ from madlog.schemas.codec import (
     fingerprint_of,
     released_schemas,
     schema_events,
-    wire_fingerprint,
 )
 
 TURN = Turn(
@@ -67,7 +66,7 @@ def test_the_fingerprint_stands_on_the_wire_with_its_lowest_byte_first() -> None
     assert int.from_bytes(fingerprint_of("null"), "little") == 0x63DD24E7CC258F8A  # type: ignore[arg-type]
     value = encode(TURN)
     assert value[:2] == b"\xc3\x01"
-    assert value[2:10] == fingerprint("Turn") == wire_fingerprint(value)
+    assert value[2:10] == fingerprint("Turn")
 
 
 def test_an_event_comes_back_equal() -> None:
