@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        print("starting Kafka (the first time fetches it, some 70 MB)", flush=True)
+        print("starting Kafka (the first time fetches it, some 50 MB)", flush=True)
         with Cluster(nodes=options.nodes, port=options.port) as cluster:
             _say(cluster)
             while len(cluster.pids) == options.nodes:
@@ -40,9 +40,10 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     except OSError as error:
         last = options.port + options.nodes - 1
+        ports = f"port {last} is" if options.nodes == 1 else f"ports {options.port} to {last} are"
         print(
-            f"ports {options.port} to {last} are not free ({error}): name another with --port "
-            "PORT, or make kafka PORT=9192",
+            f"{ports} not free ({error.strerror}): name another, "
+            "python -m tests.brokers --port 9192, or make kafka PORT=9192",
             file=sys.stderr,
         )
         return 1

@@ -26,12 +26,9 @@ ROOT = Path(__file__).resolve().parents[2]
 DEADLINE_S = 30
 
 
-# These share one cluster, so they run on one worker.
-ONE = pytest.mark.xdist_group("one broker to kill")
-
-
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    # One a worker: each test that takes it gives it back running.
     try:
         with Cluster(tmp_path_factory.mktemp("kafka")) as cluster:
             yield cluster
@@ -117,7 +114,6 @@ def test_all_tests_of_a_run_share_one_broker(
     assert ask(*address(kafka_bootstrap)) is not None
 
 
-@ONE
 async def test_a_killed_broker_comes_back_with_what_it_acknowledged(cluster: Cluster) -> None:
     options = client(cluster)
     await create(options, "kept")
@@ -133,7 +129,6 @@ async def test_a_killed_broker_comes_back_with_what_it_acknowledged(cluster: Clu
     assert await held(options, "kept", 2) == [b"before", b"after"]
 
 
-@ONE
 def test_a_frozen_broker_is_silent_and_goes_on_where_it_was(cluster: Cluster) -> None:
     before = cluster.pids
     cluster.pause(1)
@@ -146,7 +141,6 @@ def test_a_frozen_broker_is_silent_and_goes_on_where_it_was(cluster: Cluster) ->
     assert cluster.pids == before
 
 
-@ONE
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a port be held so")
 def test_a_stopped_broker_leaves_its_port_to_nobody(cluster: Cluster) -> None:
     cluster.stop(1)
