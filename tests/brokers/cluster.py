@@ -235,7 +235,8 @@ class Cluster:
         path = self._properties(node)
         settings = self._node_settings(node)
         path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
-        arguments = ["format", "--cluster-id", cluster_id, "--config", str(path)]
+        # One word: an id may begin with a dash.
+        arguments = ["format", f"--cluster-id={cluster_id}", "--config", str(path)]
         if self.security in ("scram", "sasl_ssl"):
             account = f"[name={self.user},password={self.password}]"
             arguments += ["--add-scram", f"SCRAM-SHA-512={account}"]
