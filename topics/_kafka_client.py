@@ -20,6 +20,7 @@ from aiokafka.protocol.fetch import FetchRequest
 from aiokafka.protocol.offset import OffsetRequest
 from aiokafka.util import create_task
 
+from madlog.topics._kafka_refusal import refusal
 from madlog.topics.errors import LogError, LogUnavailable, UnknownTopic
 from madlog.topics.kafka_address import KafkaAddress
 from madlog.topics.positions import TopicPartition
@@ -30,6 +31,7 @@ LATEST = -1
 EARLIEST = -2
 READ_COMMITTED = 1
 _BACKOFF_S = 0.1
+_REFUSAL_S_MAX = 3.0
 _PARTITION_BYTES = 1 << 20
 _FETCH_BYTES = 8 << 20
 
@@ -124,7 +126,10 @@ class Cluster:
             async with asyncio.timeout(self.timeout_s):
                 await client.bootstrap()
         except _AGAIN as error:
-            raise self._unavailable("connecting", error) from error
+            why = await refusal(self.address, min(self.timeout_s, _REFUSAL_S_MAX))
+            raise LogUnavailable(
+                f"we could not connect to the Kafka cluster at {self.address.url}: {why}"
+            ) from error
 
     async def close(self) -> None:
         """Close all connections."""
