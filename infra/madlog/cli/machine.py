@@ -37,9 +37,10 @@ def words(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
 
 def doctor(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
-    """Look at this machine: Python, SQLite, the file system, sync speed, disk space.
+    """Look at this machine: Python, SQLite, file system, sync speed, disk space, Kafka.
 
-    Exit code 1 when something would keep a log from working here.
+    The brokers of --log kafka://… and of $MADLOG_KAFKA are asked. Exit code 1 when something
+    would keep a log from working here.
 
     Example: madlog doctor
     """
@@ -51,42 +52,60 @@ def doctor(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = Fals
 
 
 def _findings(state: State) -> list[dict[str, Any]]:
+    import os
     import platform
-    import shutil
     import sys
 
     from madlog import __version__
+    from madlog.cli._kafka_facts import broker_facts, tool_facts
+
+    new_enough = sys.version_info >= (3, 11)
+    rows = [
+        _finding("madlog", __version__),
+        _finding("python", platform.python_version(), new_enough, "use Python 3.11 or newer"),
+    ]
+    if state.url.startswith("kafka://"):
+        # The address may hold a password: only the brokers are shown.
+        rows += broker_facts("broker", state.url)
+    else:
+        rows += _folder_findings(state.url)
+    # Where the tests find a broker.
+    named = os.environ.get("MADLOG_KAFKA")
+    if named:
+        rows += broker_facts("MADLOG_KAFKA", f"kafka://{named}")
+    return rows + tool_facts()
+
+
+def _folder_findings(url: str) -> list[dict[str, Any]]:
+    """Return what matters to an embedded log; raises WrongUrl."""
+    import shutil
+
     from madlog.topics.storage_facts import storage_facts
     from madlog.wiring import log_folder
 
-    folder = log_folder(state.url).absolute()
+    folder = log_folder(url).absolute()
     existing = folder
     while not existing.exists():
         existing = existing.parent
     facts = storage_facts(existing)
     free = shutil.disk_usage(existing).free
     sync_us = _sync_us(existing)
-    rows: list[dict[str, Any]] = []
+    synced = "not possible here" if sync_us is None else f"{sync_us} µs median of 20"
+    unwritable = f"{existing} cannot be written: name another folder with --log"
+    shared = "SQLite cannot lock safely over a network: name a local folder"
+    file_system = f"{facts.file_system} at {existing}"
+    newer = "install apsw 3.51.3 or newer"
+    return [
+        _finding("sqlite", facts.sqlite_version, facts.sqlite_safe, newer),
+        _finding("file system", file_system, not facts.network, shared),
+        _finding("free disk", f"{free / 2**30:.1f} GiB", free > 2**30, "free at least 1 GiB"),
+        _finding("durable write", synced, sync_us is not None, unwritable),
+        _finding("log", f"{folder}" + ("" if folder.exists() else " (none yet)")),
+    ]
 
-    def add(what: str, found: str, ok: bool, advice: str = "") -> None:
-        rows.append({"what": what, "found": found, "ok": ok, "advice": "" if ok else advice})
 
-    add("madlog", __version__, True)
-    add(
-        "python", platform.python_version(), sys.version_info >= (3, 11), "use Python 3.11 or newer"
-    )
-    add("sqlite", facts.sqlite_version, facts.sqlite_safe, "install apsw 3.51.3 or newer")
-    advice = "SQLite cannot lock safely over a network: name a local folder"
-    add("file system", f"{facts.file_system} at {existing}", not facts.network, advice)
-    add("free disk", f"{free / 2**30:.1f} GiB", free > 2**30, "free at least 1 GiB")
-    add(
-        "durable write",
-        "not possible here" if sync_us is None else f"{sync_us} µs median of 20",
-        sync_us is not None,
-        f"{existing} cannot be written: name another folder with --log",
-    )
-    add("log", f"{folder}" + ("" if folder.exists() else " (none yet)"), True)
-    return rows
+def _finding(what: str, found: str, ok: bool = True, advice: str = "") -> dict[str, Any]:
+    return {"what": what, "found": found, "ok": ok, "advice": "" if ok else advice}
 
 
 def _sync_us(folder: Any) -> int | None:
