@@ -23,6 +23,9 @@ _ABOUT_POSITIONS = frozenset({"CheckpointSigned", "RangeArchived"})
 # Where the failed record stood and how it was framed differs between backends; its bytes do not.
 _FRAMING = {"DeadLetter": frozenset({"idempotency_key", "offset", "record_headers"})}
 
+# Fields that hold an event's wire bytes: hashed as they are without a schema registry.
+_FRAMED = {"DeadLetter": "record_value", "Delivery": "turn"}
+
 
 class TopicDigest(NamedTuple):
     """A topic's digest in hex, and how many events went into it."""
@@ -94,9 +97,9 @@ async def digest(
         folding = _Folding(name)
         async for batch in log.read_topics([name], end=end, on_damage=on_damage):
             for event in batch:
-                if event.kind == "DeadLetter":
-                    value = event.fields["record_value"]
-                    event.fields["record_value"] = await log.single_object(value)
+                framed = _FRAMED.get(event.kind)
+                if framed is not None:
+                    event.fields[framed] = await log.single_object(event.fields[framed])
                 if event.kind not in _ABOUT_POSITIONS:
                     folding.add(event)
         found[name] = folding.result()

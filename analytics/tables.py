@@ -12,9 +12,9 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from madlog.schemas import EVENT_KINDS, Event, Schemas, Undecodable, UnknownSchema
+from madlog.schemas import EVENT_KINDS, Event, Schemas
 from madlog.schemas.framing import head_of
-from madlog.topics import CATALOG, Damage, EventLog, LogEvent, TopicPartition, Vector
+from madlog.topics import CATALOG, EventLog, LogEvent, TopicPartition, Vector
 from madlog.topics.catalog import partition_for, topic
 from madlog.topics.log import OnDamage, log_damage
 
@@ -340,16 +340,5 @@ class LogSource:
             yield events
         records_of = self._log.log.read(Vector(), Vector(keyed), on_damage=self._on_damage)
         async for records in records_of:
-            yield [
-                event
-                for record in records
-                if record.key == self._key and (event := self._decoded(record)) is not None
-            ]
-
-    def _decoded(self, record: Any) -> LogEvent | None:
-        try:
-            return self._log.decode(record)
-        except (Undecodable, UnknownSchema) as error:
-            at = record.offset
-            self._on_damage(Damage(record.topic, record.partition, at, at + 1, str(error)))
-            return None
+            wanted = [record for record in records if record.key == self._key]
+            yield await self._log.decode_all(wanted, self._on_damage)

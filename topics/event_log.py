@@ -184,7 +184,11 @@ class EventLog:
         await self._framing.learn([value])
         return self.schemas.single_object(value)
 
-    async def _decode_all(self, records: list[Record], on_damage: OnDamage) -> list[LogEvent]:
+    async def decode_all(self, records: list[Record], on_damage: OnDamage) -> list[LogEvent]:
+        """Return the events of records; what cannot be decoded goes to on_damage.
+
+        Learns the schemas that others have registered since.
+        """
         decode_fields = self.schemas.decode_fields
         try:
             return [LogEvent(record, *decode_fields(record.value)) for record in records]
@@ -213,7 +217,7 @@ class EventLog:
         """Yield the events from start up to end; what cannot be decoded goes to on_damage."""
         batches = self.log.read(start, end, records_max=records_max, on_damage=on_damage)
         async for records in batches:
-            yield await self._decode_all(records, on_damage)
+            yield await self.decode_all(records, on_damage)
 
     async def read_topics(
         self,
@@ -237,7 +241,7 @@ class EventLog:
         """Yield the events of the partitions in `start` from there on: the past, then live."""
         batches = self.log.subscribe(start, records_max=records_max, on_damage=on_damage)
         async for records in batches:
-            yield await self._decode_all(records, on_damage)
+            yield await self.decode_all(records, on_damage)
 
     async def close(self) -> None:
         """Close the log."""
