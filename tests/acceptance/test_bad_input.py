@@ -174,7 +174,7 @@ def test_sql_that_is_not_one_select_over_the_views_is_refused(log: Path, query: 
 
 
 def test_an_unknown_benchmark_is_not_passed_over(tmp_path: Path) -> None:
-    assert "group-commit" in madlog("bench", "--only", "nope", cwd=tmp_path).refused(2)
+    assert "group-commit" in madlog("bench", "nope", cwd=tmp_path).refused(2)
 
 
 def test_an_unknown_question_offers_the_nearest(log: Path) -> None:

@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,52 +19,27 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.bench import plain
+from tests.bench.fixtures import joined, turn, turn_schemas
 
-from madlog.schemas import (
-    ConversationChanged,
-    Event,
-    Part,
-    Sender,
-    SenderKind,
-    Turn,
-    encode,
-    new_event_id,
-)
-from madlog.schemas.codec import fingerprint, released_schemas
+from madlog.schemas import Event, Turn, encode
 from madlog.topics import EventLog
 from madlog.wiring import open_event_log, open_worker
 
-__all__ = ("NAMES", "measure", "turn")
+__all__ = ("NAMES", "measure")
 
-NAMES = ("append", "group-commit", "replay", "router", "memory")
+_EMBEDDED = ("append", "group-commit", "replay", "router", "memory")
+_KAFKA = (
+    "kafka-produce",
+    "kafka-consume",
+    "kafka-router",
+    "kafka-processor",
+    "kafka-once",
+    "kafka-latency",
+    "kafka-clients",
+)
+NAMES = (*_EMBEDDED, "kafka", *_KAFKA)
 
-_TEXT = "The parcel of order 4711 left the warehouse on Monday and should be with you soon. " * 5
-_START_US = 1_767_225_600_000_000
 _PER_ROUND = 4_000
-
-
-def turn(number: int, conversations: int = 200, *, key: bool = True, text: str = _TEXT) -> Turn:
-    """Return full turn `number`, validated: about 800 bytes on the wire."""
-    at = _START_US + number * 1000
-    event_id = new_event_id(at, number.to_bytes(10, "big"))
-    return Turn(
-        event_id=event_id,
-        conversation_id=f"order-{number % conversations:06}",
-        correlation_id=f"order-{number % conversations:06}",
-        sender=Sender(name="ada", kind="human"),
-        occurred_at=at,
-        idempotency_key=f"k-{number:012}" if key else None,
-        recipients=("shop",),
-        mentions=("shop",),
-        tags=("parcel",),
-        parts=(Part(content_class="prose", text=text),),
-    )
-
-
-async def _timed(work: Callable[[], Awaitable[int]]) -> float:
-    begun = perf_counter()
-    count = await work()
-    return count / (perf_counter() - begun)
 
 
 async def _append(folder: Path, rounds: int) -> Iterator[tuple[str, list[float], list[float]]]:
@@ -116,8 +91,6 @@ async def _writers(log: EventLog, number: int) -> float:
 
 async def _replay(folder: Path, rounds: int) -> Iterator[tuple[str, list[float], list[float]]]:
     """Replay decoded against a scan of the same file that decodes with fastavro."""
-    import fastavro
-
     log = await open_event_log(str(folder / "log"))
     for first in range(0, 40_000, 500):
         await log.append([turn(first + i, key=False) for i in range(500)])
@@ -128,7 +101,7 @@ async def _replay(folder: Path, rounds: int) -> Iterator[tuple[str, list[float],
         for record in batch
     ]
     plain.append_batches(bare, [records])
-    schemas = {fingerprint("Turn"): fastavro.parse_schema(_plain_schema("Turn"))}
+    schemas = turn_schemas()
     ours, base = [], []
     for _ in range(rounds):
         begun = perf_counter()
@@ -144,24 +117,13 @@ async def _replay(folder: Path, rounds: int) -> Iterator[tuple[str, list[float],
     return iter((("replay", ours, base),))
 
 
-def _plain_schema(kind: str) -> Any:
-    def bare(schema: Any) -> Any:
-        if isinstance(schema, dict):
-            return {name: bare(item) for name, item in schema.items() if name != "logicalType"}
-        return [bare(item) for item in schema] if isinstance(schema, list) else schema
-
-    return bare(released_schemas()[kind][-1])
-
-
 async def _router(folder: Path, rounds: int) -> Iterator[tuple[str, list[float], list[float]]]:
     """The router end to end against a loop that writes the same records it wrote."""
-    import fastavro
-
-    schemas = {fingerprint("Turn"): fastavro.parse_schema(_plain_schema("Turn"))}
+    schemas = turn_schemas()
     ours, base = [], []
     for number in range(rounds):
         log = await open_event_log(str(folder / f"log-{number}"))
-        await log.append(_joined(200))
+        await log.append(joined(200))
         turns = [turn(i, key=False) for i in range(_PER_ROUND)]
         for first in range(0, len(turns), 500):
             await log.append(turns[first : first + 500])
@@ -196,29 +158,6 @@ def _plain_router(
     rate = count / (perf_counter() - begun)
     bare.close()
     return rate
-
-
-_WHO: tuple[tuple[str, SenderKind], ...] = (("ada", "human"), ("shop", "mad"))
-
-
-def _joined(conversations: int) -> list[Event]:
-    made: list[Event] = []
-    for number in range(conversations):
-        for index, (who, kind) in enumerate(_WHO):
-            at = _START_US + number
-            tail = (10**12 + number * 2 + index).to_bytes(10, "big")
-            made.append(
-                ConversationChanged(
-                    event_id=new_event_id(at, tail),
-                    conversation_id=f"order-{number:06}",
-                    sender=Sender(name="ada", kind="human"),
-                    occurred_at=at,
-                    change="joined",
-                    participant=who,
-                    participant_kind=kind,
-                )
-            )
-    return made
 
 
 def _memory(folder: Path, turns: int) -> list[dict[str, Any]]:
@@ -291,10 +230,19 @@ _WHAT = {
 }
 
 
-async def measure(rounds: int, only: tuple[str, ...] | None = None) -> list[dict[str, Any]]:
-    """Run the benchmarks; a row each: ours, baseline, ratio of medians, spread of ratios."""
+async def measure(rounds: int, only: Collection[str] | None = None) -> list[dict[str, Any]]:
+    """Run the benchmarks; a row each: ours, baseline, median and spread of the rounds' ratios.
+
+    `kafka` is all that need a broker; without names those that need none. Raises NoBroker.
+    """
     rows: list[dict[str, Any]] = []
-    wanted = only or NAMES
+    wanted = only or _EMBEDDED
+    on_kafka = [name for name in _KAFKA if name in wanted or "kafka" in wanted]
+    if on_kafka:
+        # Not above: the processes whose memory is measured begin with this module too.
+        from tests.bench import kafka_run
+
+        rows += await kafka_run.measure(rounds, on_kafka)
     with tempfile.TemporaryDirectory(dir=os.environ.get("MADLOG_BENCH_DIR")) as made:
         folder = Path(made)
         for names, function in (

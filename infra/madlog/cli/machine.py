@@ -131,13 +131,18 @@ def _sync_us(folder: Any) -> int | None:
 
 def bench(
     ctx: typer.Context,
+    names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]…")] = None,
     rounds: Annotated[int, typer.Option("--rounds", min=1, help="Rounds of each pair.")] = 5,
-    only: Annotated[str | None, typer.Option("--only", metavar="NAME,…")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure this machine against plain loops, run alternately; needs a source checkout.
 
-    Example: madlog bench --rounds 7
+    Those whose names begin with kafka run on the broker that MADLOG_KAFKA names (`make kafka`
+    starts one), and only when they are asked for; `kafka` is all of them.
+
+    Examples:
+      madlog bench --rounds 7
+      madlog bench kafka-produce kafka-consume
     """
     import importlib.util
     import sys
@@ -154,8 +159,10 @@ def bench(
     module = importlib.util.module_from_spec(spec)
     sys.modules["madlog_bench"] = module
     spec.loader.exec_module(module)
-    names = tuple(only.split(",")) if only else None
     for name in set(names or ()) - set(module.NAMES):
         raise fail(f"there is no benchmark {name[:60]!r}: {', '.join(module.NAMES)}", 2)
     rows = run(module.measure(rounds, names))
-    print_rows(state, rows, ("what", "ours", "baseline", "unit", "ratio", "spread", "reach", "met"))
+    columns = ["what", "ours", "baseline", "unit", "ratio", "spread", "reach", "met"]
+    if any("cpu" in row for row in rows):
+        columns.append("cpu")  # client+broker, ours / the baseline's
+    print_rows(state, rows, columns)
