@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import SplitResult, quote, unquote, urlsplit
 
 from madlog.schemas import IncompatibleSchema
-from madlog.topics.errors import LogUnavailable
+from madlog.topics.errors import LogUnavailable, WrongAddress
 
 __all__ = ("HttpSchemaRegistry",)
 
@@ -26,7 +26,7 @@ _SETTING = "MADLOG_SCHEMA_REGISTRY_URL"
 
 
 class HttpSchemaRegistry:
-    """A registry at an address; raises LogUnavailable when it does not serve us."""
+    """A registry at an address; raises WrongAddress, LogUnavailable when it does not serve."""
 
     def __init__(self, url: str, *, timeout_s: float = 10.0) -> None:
         self._parts = _checked(url)
@@ -127,7 +127,8 @@ def _checked(url: str) -> SplitResult:
     except ValueError:  # a port that is no number
         named = False
     if not named:
-        raise LogUnavailable(
+        # Without the address, which may hold a password.
+        raise WrongAddress(
             f"{_SETTING} is not the address of a schema registry: write http://HOST:PORT, "
             "or https://USER:PASSWORD@HOST:PORT/PATH"
         )

@@ -16,7 +16,6 @@ class Settings(BaseModel):
     log: str = ".madlog"
     schema_registry_url: str | None = Field(
         default=None,
-        pattern=r"^https?://",
         description="a schema registry: events are written in the Confluent wire format",
     )
     record_bytes_max: int = Field(default=1 << 20, ge=1024, description="largest turn, bytes")

@@ -26,7 +26,8 @@ from madlog.topics import EventLog
 from madlog.topics.catalog import partition_for
 from madlog.wiring import open_worker, opened
 
-pytestmark = pytest.mark.xdist_group("registry")
+# The first time, broker, registry and jars are fetched.
+pytestmark = [pytest.mark.xdist_group("registry"), pytest.mark.timeout(400)]
 
 CONVERSATIONS, DECISIONS = "mad.conversations", "mad.decisions"
 
