@@ -1,19 +1,22 @@
 """What can be asked of a cluster about consumer groups, and setting their positions."""
 
+import asyncio
 from typing import Any
 
 from aiokafka import errors as kafka_errors
 from aiokafka.coordinator.protocol import ConsumerProtocol
 from aiokafka.protocol.admin import DescribeGroupsRequest, ListGroupsRequest
-from aiokafka.protocol.commit import OffsetCommitRequest, OffsetFetchRequest
+from aiokafka.protocol.commit import OffsetCommitRequest
 
 from madlog.topics._kafka_client import Cluster, raise_error
-from madlog.topics.errors import GroupBusy
+from madlog.topics._kafka_requests import UNSTABLE_OFFSET_COMMIT, StableOffsets
+from madlog.topics.errors import GroupBusy, LogUnavailable
 from madlog.topics.log import GroupState
 from madlog.topics.positions import TopicPartition, Vector
 
 __all__ = ("committed", "group_states", "reset")
 
+_UNSTABLE_S = 0.003
 _MEMBERS_LIVE = (
     kafka_errors.UnknownMemberIdError,
     kafka_errors.IllegalGenerationError,
@@ -24,18 +27,33 @@ _MEMBERS_LIVE = (
 async def committed(cluster: Cluster, group: str) -> Vector:
     """Return the positions that a group has committed."""
 
+    unstable = False
+
     def check(response: Any) -> None:
+        nonlocal unstable
         raise_error(response.error_code)
-        for _, partitions in response.topics:
-            for *_, code in partitions:
+        codes = [one[4] for _, partitions, _ in response.topics for one in partitions]
+        unstable = UNSTABLE_OFFSET_COMMIT in codes
+        for code in codes:
+            if code != UNSTABLE_OFFSET_COMMIT:
                 raise_error(code)
 
-    request = OffsetFetchRequest(cluster.physical(group), None)
-    response = await cluster.ask_coordinator(group, request, check)
+    deadline = asyncio.get_running_loop().time() + cluster.timeout_s
+    while True:
+        request = StableOffsets(cluster.physical(group))
+        response = await cluster.ask_coordinator(group, request, check)
+        if not unstable:
+            break
+        if asyncio.get_running_loop().time() > deadline:
+            raise LogUnavailable(
+                f"a transaction has held the positions of the consumer group {group} for "
+                f"{cluster.timeout_s:g} s: it ends by its own time-out, so try again"
+            )
+        await asyncio.sleep(_UNSTABLE_S)
     found = {}
-    for physical, partitions in response.topics:
+    for physical, partitions, _ in response.topics:
         name = cluster.logical(physical)
-        for partition, offset, _, _ in partitions:
+        for partition, offset, *_ in partitions:
             if name is not None and offset >= 0:
                 found[TopicPartition(name, partition)] = offset
     return Vector(found)

@@ -12,7 +12,12 @@ from madlog.topics._kafka_client import EARLIEST, LATEST, Cluster
 from madlog.topics._kafka_repeats import IDEMPOTENCY, WINDOW, Repeats, idempotency_header
 from madlog.topics._kafka_stream import look_back
 from madlog.topics._kafka_writer import Placed
-from madlog.topics.errors import IdempotencyConflict, LogError
+from madlog.topics.errors import (
+    IdempotencyConflict,
+    LogError,
+    LogUnavailable,
+    NotWritten,
+)
 from madlog.topics.positions import Position, TopicPartition
 
 __all__ = ("Entry", "Keys")
@@ -42,15 +47,25 @@ class Keys:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._entries: OrderedDict[tuple[str, bytes], Entry] = OrderedDict()
-        self._ready: dict[TopicPartition, asyncio.Task[None]] = {}
+        self._ready: dict[str, asyncio.Task[None]] = {}
 
     async def prepare(self, placed: Sequence[Placed]) -> None:
-        """Read the tails of those partitions on which a key is used for the first time."""
-        for tp in {tp for tp, record in placed if record.idempotency is not None}:
-            task = self._ready.get(tp)
+        """Read the tails of those topics on which a key is used for the first time.
+
+        Raises NotWritten where they cannot be read.
+        """
+        for name in {tp.topic for tp, record in placed if record.idempotency is not None}:
+            task = self._ready.get(name)
             if task is None or (task.done() and (task.cancelled() or task.exception())):
-                task = self._ready[tp] = self._cluster.background(self._read(tp))
-            await asyncio.shield(task)
+                task = self._ready[name] = self._cluster.background(self._read_all(name))
+            try:
+                await asyncio.shield(task)
+            except LogUnavailable as error:
+                raise NotWritten(f"nothing was written: {error}") from error
+
+    async def _read_all(self, topic: str) -> None:
+        # All its partitions: a key that comes again with another topic key is a conflict.
+        await asyncio.gather(*map(self._read, await self._cluster.partitions([topic])))
 
     async def _read(self, tp: TopicPartition) -> None:
         start = (await self._cluster.offsets([tp], EARLIEST))[tp]

@@ -9,7 +9,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DeleteRecordsRequest
 from madlog.topics import catalog
 from madlog.topics._kafka_client import Cluster, raise_error
 from madlog.topics.catalog import Topic
-from madlog.topics.errors import LogUnavailable, TopicMismatch
+from madlog.topics.errors import LogUnavailable, TopicMismatch, UnknownTopic
 from madlog.topics.positions import TopicPartition
 
 __all__ = ("create_topic", "delete_records", "replicas", "topic_settings")
@@ -91,7 +91,11 @@ async def _wait_for(cluster: Cluster, topic: Topic) -> int:
 
     async def look() -> int:
         await cluster.client.force_metadata_update()
-        count = await cluster.partition_count(topic.name)
+        try:
+            count = await cluster.partition_count(topic.name)
+        except UnknownTopic as error:
+            # Another process made it at the same time: the controller knows, not yet the brokers.
+            raise kafka_errors.UnknownTopicOrPartitionError from error
         for number in range(count):
             cluster.leader(TopicPartition(topic.name, number))
         await cluster.offsets([TopicPartition(topic.name, n) for n in range(count)], -1)

@@ -1,25 +1,14 @@
 """Open transactions that hold readers up: found, and named with their producer and age (G9).
 
 Readers stop at the last stable offset, so a producer that died in mid-transaction, or one that
-hangs, keeps them waiting until its transaction is ended. DescribeProducers (KIP-664) tells whose
-it is; aiokafka does not speak it, so the request is spelt out here over its protocol classes.
+hangs, keeps them waiting until its transaction is ended. DescribeProducers (KIP-664) tells whose.
 """
 
 import logging
-from typing import Any, ClassVar, NamedTuple
-
-from aiokafka.protocol.api import Request, RequestStruct, Response
-from aiokafka.protocol.types import (
-    CompactArray,
-    CompactString,
-    Int16,
-    Int32,
-    Int64,
-    Schema,
-    TaggedFields,
-)
+from typing import Any, NamedTuple
 
 from madlog.topics._kafka_client import Cluster, raise_error
+from madlog.topics._kafka_requests import DescribeProducers
 from madlog.topics.clock import Clock
 from madlog.topics.positions import TopicPartition
 
@@ -27,73 +16,6 @@ __all__ = ("OpenTransaction", "Waits", "open_transactions")
 
 # How long readers are held up before it is said; an engine's transactions take milliseconds.
 _HANGS_S = 10.0
-
-
-class _DescribeProducersResponse(Response):  # type: ignore[misc]
-    API_KEY = 61
-    API_VERSION = 0
-    SCHEMA = Schema(
-        ("throttle_time_ms", Int32),
-        (
-            "topics",
-            CompactArray(
-                ("name", CompactString("utf-8")),
-                (
-                    "partitions",
-                    CompactArray(
-                        ("partition", Int32),
-                        ("error_code", Int16),
-                        ("error_message", CompactString("utf-8")),
-                        (
-                            "producers",
-                            CompactArray(
-                                ("producer_id", Int64),
-                                ("producer_epoch", Int32),
-                                ("last_sequence", Int32),
-                                ("last_timestamp", Int64),
-                                ("coordinator_epoch", Int32),
-                                ("txn_start_offset", Int64),
-                                ("tags", TaggedFields),
-                            ),
-                        ),
-                        ("tags", TaggedFields),
-                    ),
-                ),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-class _DescribeProducersRequest_v0(RequestStruct):  # type: ignore[misc]
-    API_KEY = 61
-    API_VERSION = 0
-    FLEXIBLE_VERSION = True
-    RESPONSE_TYPE = _DescribeProducersResponse
-    SCHEMA = Schema(
-        (
-            "topics",
-            CompactArray(
-                ("name", CompactString("utf-8")),
-                ("partitions", CompactArray(Int32)),
-                ("tags", TaggedFields),
-            ),
-        ),
-        ("tags", TaggedFields),
-    )
-
-
-class _DescribeProducers(Request[_DescribeProducersRequest_v0]):  # type: ignore[misc]
-    API_KEY: ClassVar[int] = 61
-
-    def __init__(self, topics: list[tuple[str, list[int]]]) -> None:
-        self._topics = topics
-
-    def build(
-        self, request_struct_class: type[_DescribeProducersRequest_v0]
-    ) -> _DescribeProducersRequest_v0:
-        return request_struct_class([(name, parts, {}) for name, parts in self._topics], {})
 
 
 class OpenTransaction(NamedTuple):
@@ -126,7 +48,7 @@ async def open_transactions(cluster: Cluster, tps: list[TopicPartition]) -> list
         found: list[OpenTransaction] = []
         for node, topics in cluster.by_leader(dict.fromkeys(tps)).items():
             wanted = [(name, [tp.partition for tp, _ in places]) for name, places in topics.items()]
-            response: Any = await cluster.send(node, _DescribeProducers(wanted))
+            response: Any = await cluster.send(node, DescribeProducers(wanted))
             for name, partitions, _ in response.topics:
                 for partition, code, _, producers, _ in partitions:
                     raise_error(code)

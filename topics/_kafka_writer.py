@@ -16,7 +16,7 @@ from aiokafka import TopicPartition as KafkaPartition
 from aiokafka import errors as kafka_errors
 from aiokafka.errors import KafkaError
 
-from madlog.topics._kafka_client import Cluster
+from madlog.topics._kafka_client import LATEST, Cluster
 from madlog.topics._kafka_repeats import idempotency_header
 from madlog.topics.errors import (
     Fenced,
@@ -38,6 +38,8 @@ _ROUND_BYTES = 8 << 20
 _RECORD_OVERHEAD = 64
 # A transaction whose producer died is ended by the broker after this; readers wait until then.
 _TRANSACTION_TIMEOUT_MS = 15_000
+_READABLE_S = 1.0
+_LOOK_AGAIN_S = 0.001
 
 _FENCED = (
     kafka_errors.ProducerFenced,
@@ -242,6 +244,7 @@ class Writer:
                 if self._transactional_id is not None:
                     committing = True
                     await producer.commit_transaction()
+                    await self._until_readable(batches)
         except (KafkaError, OSError, TimeoutError) as error:
             self.abandon()
             raise self._explain(error, committing) from error
@@ -281,20 +284,36 @@ class Writer:
         for batch in batches:
             batch.builder.close()
             topic, partition = batch.tp
-            waiting.append(
-                await producer.send_batch(
-                    batch.builder, self._cluster.physical(topic), partition=partition
-                )
+            told = await producer.send_batch(
+                batch.builder, self._cluster.physical(topic), partition=partition
             )
+            told.add_done_callback(_retrieve)  # where another fails first, nobody asks for it
+            waiting.append(told)
         if first.group:
             offsets = {
                 KafkaPartition(self._cluster.physical(tp.topic), tp.partition): at
                 for tp, at in first.offsets.items()
             }
             await producer.send_offsets_to_transaction(offsets, self._cluster.physical(first.group))
-        for batch, told in zip(batches, await asyncio.gather(*waiting), strict=True):
+        for batch, place in zip(batches, await asyncio.gather(*waiting), strict=True):
             for number, (offsets_out, index) in enumerate(batch.slots):
-                offsets_out[index] = told.offset + number
+                offsets_out[index] = place.offset + number
+
+    async def _until_readable(self, batches: list[_Batch]) -> None:
+        """Wait until readers see what was committed: the coordinator answers before it is so.
+
+        Not for long: where another's open transaction stands before it, readers wait for that.
+        """
+        last = {
+            batch.tp: max(offsets[index] for offsets, index in batch.slots) for batch in batches
+        }
+        with contextlib.suppress(LogError, KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_READABLE_S):
+                while last:
+                    end = await self._cluster.offsets(last, LATEST)
+                    last = {tp: at for tp, at in last.items() if end[tp] <= at}
+                    if last:
+                        await asyncio.sleep(_LOOK_AGAIN_S)
 
     def _explain(self, error: BaseException, committing: bool) -> LogError:
         if isinstance(error, _TOO_LARGE):
@@ -321,9 +340,18 @@ def _size(record: NewRecord) -> int:
     return len(record.key) + len(record.value) + _RECORD_OVERHEAD
 
 
+def _retrieve(future: "asyncio.Future[Any]") -> None:
+    if not future.cancelled():
+        future.exception()
+
+
 async def _stop(producer: AIOKafkaProducer) -> None:
     """Let a producer go: politely where it answers, by force where it does not."""
-    sender = producer._sender.sender_task
+    sender, state = producer._sender.sender_task, producer._txn_manager
+    # Nobody waits for these any more, and asyncio would report what they end with as forgotten.
+    for told in (state._transaction_waiter, *(one[2] for one in state._pending_txn_offsets)):
+        if told is not None:
+            told.add_done_callback(_retrieve)
     pending = producer._message_accumulator
     if sender is not None and not sender.done() and (pending._batches or pending._pending_batches):
         # It would wait for what was given up already, for ever where the broker is away.
@@ -333,3 +361,5 @@ async def _stop(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     with contextlib.suppress(Exception):
         await producer.client.close()
+    if state._transaction_waiter is not None:
+        state._transaction_waiter.add_done_callback(_retrieve)

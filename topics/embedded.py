@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -317,9 +317,11 @@ class EmbeddedLog:
         )
         return cast(int, dropped)
 
-    def check(self, progress: Callable[[int], None] | None = None) -> Iterator[Damage]:
+    async def check(self, progress: Callable[[int], None] | None = None) -> AsyncIterator[Damage]:
         """Yield every damage found; `progress` is told how many records were looked at."""
-        return check_file(self._file.opening, progress)
+        found = check_file(self._file.opening, progress)
+        while (damage := await asyncio.to_thread(next, found, None)) is not None:
+            yield damage
 
     async def backup(
         self, folder: Path, progress: Callable[[int, int], None] | None = None

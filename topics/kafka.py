@@ -288,10 +288,27 @@ class KafkaLog:
             looked += len(records)
             if progress is not None:
                 progress(looked)
+            damages += await self._misplaced(records)
             while damages:
                 yield damages.pop(0)
         for damage in damages:
             yield damage
+
+    async def _misplaced(self, records: Sequence[Record]) -> list[Damage]:
+        if topic(records[0].topic).keeps != "for ever":
+            return []  # a record's place may be given by another's
+        count = await self._cluster.partition_count(records[0].topic)
+        return [
+            Damage(
+                *record.position.topic_partition,
+                record.offset,
+                record.offset + 1,
+                f"its key belongs in partition {_partition_for(record.key, count)}: its writer "
+                "must use murmur2 partitioning",
+            )
+            for record in records
+            if _partition_for(record.key, count) != record.partition
+        ]
 
     async def open_transactions(self) -> list[OpenTransaction]:
         """Return the transactions that have not ended yet, each with its producer and age."""

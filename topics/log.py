@@ -26,7 +26,7 @@ The log carries bytes; what the bytes say is madlog.topics.event_log's part.
 """
 
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
@@ -272,7 +272,7 @@ class Compaction(Protocol):
 class Checkable(Protocol):
     """Ability: look for damage in everything that is stored."""
 
-    def check(self, progress: Callable[[int], None] | None = None) -> Iterator[Damage]:
+    def check(self, progress: Callable[[int], None] | None = None) -> AsyncIterator[Damage]:
         """Yield every damage found; `progress` is told how many records were looked at."""
 
 

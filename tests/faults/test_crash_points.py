@@ -126,7 +126,7 @@ async def check_image(folder: Path, image: Image, states: list[State]) -> None:
     for name, data in image.files.items():
         (folder / name).write_bytes(data)
     log = await open_log(folder)
-    assert list(log.check()) == []
+    assert [damage async for damage in log.check()] == []
     state = await state_of(log)
     # The operation in flight may be there as a whole.
     possible = states[image.acked : image.acked + 2]

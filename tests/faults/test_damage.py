@@ -55,7 +55,7 @@ def folder(made: tuple[Path, list[Record]], tmp_path: Path) -> Path:
 async def inspect(folder: Path) -> tuple[list[Damage], list[Damage], list[Record]]:
     """Return what check names, what a reader is told, and what the reader gets."""
     log = await open_log(folder)
-    named = list(log.check())
+    named = [damage async for damage in log.check()]
     told: list[Damage] = []
     found: list[Record] = []
     async for records in log.read(Vector(), await log.end([TOPIC]), on_damage=told.append):

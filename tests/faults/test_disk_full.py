@@ -142,7 +142,7 @@ async def test_a_really_full_disk_refuses_keeps_the_acks_and_goes_on_with_space(
     await log.close()
 
     log = await open_log(small_disk / "log")
-    assert list(log.check()) == []
+    assert [damage async for damage in log.check()] == []
     assert len(await values(log)) == len(acked) + 3
     await log.close()
     print(f"{len(acked)} records of {SIZE} bytes acknowledged before the disk was full")

@@ -58,7 +58,7 @@ async def test_a_failed_fsync_ends_in_outcome_unknown_and_the_same_log_goes_on(
     await log.close()
 
     log = await open_log(tmp_path)
-    assert list(log.check()) == []
+    assert [damage async for damage in log.check()] == []
     assert len(await everything(log)) == 20
     await log.close()
 
@@ -111,7 +111,7 @@ def run_with_failing_fsync(folder: Path, when: str) -> tuple[list[list[str]], in
 
 async def check_acks(folder: Path, lines: list[list[str]]) -> int:
     log = await open_log(folder)
-    assert list(log.check()) == []
+    assert [damage async for damage in log.check()] == []
     found = await everything(log)
     acked = [int(number) for what, *_, number, _ in (ln for ln in lines if ln[0] == "ack")]
     assert acked == list(range(len(acked)))

@@ -105,7 +105,7 @@ async def _collect(log: EmbeddedLog, place: Vector, seen: list[Record]) -> None:
 
 async def whole_log(folder: Path) -> list[Record]:
     log = await open_log(folder)
-    assert list(log.check()) == []
+    assert [damage async for damage in log.check()] == []
     found: list[Record] = []
     async for records in log.read(Vector(), await log.end([TOPIC])):
         found += records

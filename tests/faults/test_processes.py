@@ -151,7 +151,7 @@ async def test_the_log_of_a_killed_process_is_recovered_by_the_next(tmp_path: Pa
     wal = tmp_path / "log.sqlite-wal"
     assert wal.stat().st_size > 0, "what was written is in the WAL of a process that is gone"
     log = await open_log(tmp_path)
-    assert list(log.check()) == []
+    assert [damage async for damage in log.check()] == []
     async for records in log.read(Vector(), await log.end([TOPIC])):
         history.log += records
     await log.append([new_record("after", 0)])

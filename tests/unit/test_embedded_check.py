@@ -33,7 +33,7 @@ def change(folder: Path, sql: str, bindings: tuple[object, ...] = ()) -> None:
 
 async def damages(folder: Path) -> list[Damage]:
     log = await EmbeddedLog.open(folder)
-    found = list(log.check())
+    found = [damage async for damage in log.check()]
     await log.close()
     return found
 
@@ -44,7 +44,7 @@ async def test_a_whole_log_has_no_damage_also_after_compaction_and_expiry(tmp_pa
     where = partition_for(KEYS[0], 4)
     assert await log.expire("mad.inbox.tester", where, 3) == 3
     looked: list[int] = []
-    assert list(log.check(looked.append)) == []
+    assert [damage async for damage in log.check(looked.append)] == []
     assert looked[-1] == 40 + 8 + 37
     await log.close()
 
@@ -62,7 +62,7 @@ async def test_a_record_in_the_wrong_partition_for_its_key_is_named(tmp_path: Pa
     log = await make(tmp_path)
     wrong = (partition_for(b"stray", 4) + 1) % 4
     [receipt] = await log.append([NewRecord(TOPIC, b"stray", b"v", partition=wrong)])
-    [damage] = list(log.check())
+    [damage] = [damage async for damage in log.check()]
     assert damage[:3] == receipt.position
     assert "its key belongs in partition" in damage.reason
     await log.close()
@@ -101,7 +101,7 @@ async def test_records_are_served_when_the_page_that_names_them_is_lost(
     log = await EmbeddedLog.open(tmp_path)
     found = [r async for rs in log.read(Vector(), await log.end([TOPIC])) for r in rs]
     assert len(found) == 40
-    assert page in {damage.page for damage in log.check()}
+    assert page in {damage.page async for damage in log.check()}
     await log.close()
 
 
@@ -119,7 +119,7 @@ async def test_a_backup_holds_the_log_and_its_blobs_and_opens(tmp_path: Path) ->
     copy = await EmbeddedLog.open(tmp_path / "copy", create=False)
     found = [r async for rs in copy.read(Vector(), await copy.end([TOPIC])) for r in rs]
     assert len(found) == 40
-    assert list(copy.check()) == []
+    assert [damage async for damage in copy.check()] == []
     await copy.close()
     assert (tmp_path / "copy" / "blobs" / "content").read_bytes() == b"content"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["copy", "log"]

@@ -103,7 +103,7 @@ async def test_two_that_make_a_log_at_once_share_it(tmp_path: Path) -> None:
     [second] = await one.append([NewRecord(TOPIC, b"key", b"b")])
     [third] = await two.append([NewRecord(TOPIC, b"key", b"c")])
     assert [r.position.offset for r in (first, second, third)] == [0, 1, 2]
-    assert list(one.check()) == []
+    assert [damage async for damage in one.check()] == []
     await one.close()
     await two.close()
 

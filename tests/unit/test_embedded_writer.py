@@ -49,7 +49,7 @@ async def test_a_refused_append_does_not_disturb_those_in_its_commit(tmp_path: P
     kinds = [type(result) for result in results]
     assert kinds == [list, IdempotencyConflict, PositionConflict, list]
     assert await values(log) == ["a", "b", "e"]
-    assert list(log.check()) == []
+    assert [damage async for damage in log.check()] == []
     await log.close()
 
 

@@ -36,7 +36,6 @@ __all__ = (
     "TOPICS",
     "Harness",
     "Opened",
-    "drain",
     "idempotency",
     "new",
     "read_all",
@@ -91,17 +90,6 @@ async def read_all(
     return [record async for records in lists for record in records]
 
 
-async def drain(member: Membership, polls_empty: int = 2, records_max: int = 500) -> list[Record]:
-    """Poll until a few polls in a row bring nothing."""
-    found: list[Record] = []
-    empty = 0
-    while empty < polls_empty:
-        records = await member.poll(records_max=records_max, timeout_s=0.01)
-        empty = 0 if records else empty + 1
-        found += records
-    return found
-
-
 class Opened:
     """A log under test, its clock, and the way to open it again."""
 
@@ -134,6 +122,8 @@ class Harness:
     # Whether a partition that nothing was dropped from has every offset from 0 on.
     gapless: ClassVar[bool] = True
     patience_s: ClassVar[float] = 30.0
+    # How long a poll that brings nothing must have waited before nothing is there.
+    poll_s: ClassVar[float] = 0.01
 
     async def make_log(self, tmp_path: Path, clock: ManualClock) -> Log:
         """Return a new, empty log."""
@@ -165,6 +155,32 @@ class Harness:
 
     async def kill(self, member: Membership) -> None:
         """Let a member die without a word; where it lives by its polls nothing is to be done."""
+
+    async def pass_time(self, opened: Opened, seconds: float) -> None:
+        """Let time pass, on whatever clock the backend lives by."""
+        opened.clock.advance(seconds)
+
+    async def moment(self, opened: Opened) -> int:
+        """Return a time in µs that lies after all that was appended and before what will be."""
+        return opened.clock.now_us()
+
+    async def settle(self, members: Sequence[Membership]) -> None:
+        """Poll until the members, all that live in their group, have shared out the partitions."""
+        for _ in range(6):
+            for member in members:
+                await member.poll(timeout_s=0)
+
+    async def drain(
+        self, member: Membership, polls_empty: int = 2, records_max: int = 500
+    ) -> list[Record]:
+        """Poll until a few polls in a row bring nothing."""
+        found: list[Record] = []
+        empty = 0
+        while empty < polls_empty:
+            records = await member.poll(records_max=records_max, timeout_s=self.poll_s)
+            empty = 0 if records else empty + 1
+            found += records
+        return found
 
     def cannot(self, what: str) -> NoReturn:
         """Skip the test, saying what this backend's test class cannot do."""

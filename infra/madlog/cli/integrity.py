@@ -41,8 +41,6 @@ def check(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False
 
 
 async def _check(state: State) -> int:
-    import asyncio
-
     from madlog.topics import Damage
     from madlog.topics.log import Checkable
     from madlog.wiring import opened
@@ -60,7 +58,7 @@ async def _check(state: State) -> int:
                 looked = done
                 show(done)
 
-            found += await asyncio.to_thread(lambda: list(backend.check(counted)))
+            found += [damage async for damage in backend.check(counted)]
         undecodable: list[Damage] = []
         async for _ in log.read_topics(
             [name for name in await log.log.topics() if not name.startswith("mad.state.")],
