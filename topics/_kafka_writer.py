@@ -348,11 +348,19 @@ def _retrieve(future: "asyncio.Future[Any]") -> None:
 async def _stop(producer: AIOKafkaProducer) -> None:
     """Let a producer go: politely where it answers, by force where it does not."""
     sender, state = producer._sender.sender_task, producer._txn_manager
+    pending = producer._message_accumulator
     # Nobody waits for these any more, and asyncio would report what they end with as forgotten.
-    for told in (state._transaction_waiter, *(one[2] for one in state._pending_txn_offsets)):
+    queued = [
+        *pending._pending_batches,
+        *(one for queue in pending._batches.values() for one in queue),
+    ]
+    for told in (
+        state._transaction_waiter,
+        *(one[2] for one in state._pending_txn_offsets),
+        *(batch._drain_waiter for batch in queued),
+    ):
         if told is not None:
             told.add_done_callback(_retrieve)
-    pending = producer._message_accumulator
     if sender is not None and not sender.done() and (pending._batches or pending._pending_batches):
         # It would wait for what was given up already, for ever where the broker is away.
         sender.cancel()

@@ -18,6 +18,15 @@ class Settings(BaseModel):
         default=None,
         description="a schema registry: events are written in the Confluent wire format",
     )
+    blobs: str | None = Field(
+        default=None, description="where fixed content is kept: any fsspec URL"
+    )
+    kafka_folder: str = Field(
+        default=".madlog-kafka", description="projections and blobs beside a log on Kafka"
+    )
+    kafka_timeout_s: float = Field(
+        default=15.0, gt=0, description="how long a cluster may take to answer"
+    )
     record_bytes_max: int = Field(default=1 << 20, ge=1024, description="largest turn, bytes")
     queue_bytes_max: int = Field(default=32 << 20, ge=1 << 20, description="unacknowledged, bytes")
     session_timeout_s: float = Field(default=6.0, gt=0.5, le=9.0, description="member lease")

@@ -1,14 +1,22 @@
 """Binds the parts together; the only module that names a backend."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from madlog.config import Settings
+from madlog.config import Settings, from_environment
 from madlog.schemas import MadlogError
-from madlog.topics import Clock, EventLog, Log, LogUnavailable, SystemClock
+from madlog.topics import (
+    Clock,
+    EventLog,
+    Log,
+    LogUnavailable,
+    SystemClock,
+    UnsupportedByBackend,
+)
 
 if TYPE_CHECKING:
     from madlog.mads.ecosystem import Ecosystem
@@ -18,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = (
     "WrongUrl",
+    "folder_beside",
+    "is_kafka",
     "log_folder",
     "open_blobs",
     "open_ecosystem",
@@ -30,26 +40,42 @@ __all__ = (
 
 
 class WrongUrl(MadlogError, ValueError):
-    """The log's address is a folder, or file:///FOLDER."""
+    """The log's address is a folder, file:///FOLDER, or kafka://HOST:PORT."""
+
+
+def is_kafka(url: str) -> bool:
+    """Tell whether a log's address is that of a Kafka cluster."""
+    return url[:8].lower() == "kafka://"
 
 
 def log_folder(url: str) -> Path:
-    """Return the folder that a log's address names; raises WrongUrl, LogUnavailable."""
+    """Return the folder of an embedded log; raises WrongUrl, UnsupportedByBackend."""
     if "\x00" in url or not url.strip():
         raise WrongUrl(
             "the log's address is empty or holds a NUL: name a folder, or file:///FOLDER"
         )
     if "://" not in url:
         return Path(url)
-    parts = urlsplit(url)
-    if parts.scheme == "kafka":
-        raise LogUnavailable(
-            f"{url}: this version of madlog has no Kafka backend yet; name a folder for an "
-            "embedded log, for example --log .madlog"
+    if is_kafka(url):
+        raise UnsupportedByBackend(
+            "this needs the files of an embedded log, and a log on Kafka has none here: name a "
+            "folder with --log, or use Kafka's own tools"
         )
+    parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
         raise WrongUrl(f"{url[:200]} is not the address of a log: name a folder, or file:///FOLDER")
     return Path(unquote(parts.path))
+
+
+def folder_beside(url: str, settings: Settings | None = None) -> Path:
+    """Return the folder of what can be made anew from a log: projections; for Kafka one a log."""
+    if not is_kafka(url):
+        return log_folder(url)
+    from madlog.topics.kafka_address import KafkaAddress
+
+    address = KafkaAddress.parse(url)
+    name = re.sub(r"[^A-Za-z0-9.-]+", "_", ",".join(address.bootstrap) + "/" + address.prefix)
+    return Path((settings or Settings()).kafka_folder) / name.strip("_-")
 
 
 async def open_log(
@@ -59,10 +85,15 @@ async def open_log(
     create: bool = True,
     clock: Clock | None = None,
 ) -> Log:
-    """Open the log at an address; raises WrongUrl, LogUnavailable."""
+    """Open the log at an address; raises WrongUrl, WrongAddress, LogUnavailable.
+
+    Without `create` there must be one; a log on Kafka is there when a topic of its prefix is.
+    """
+    settings = settings or Settings()
+    if is_kafka(url):
+        return await _open_kafka(url, settings, create, clock or SystemClock())
     from madlog.topics.embedded import EmbeddedLog
 
-    settings = settings or Settings()
     return await EmbeddedLog.open(
         log_folder(url),
         clock=clock or SystemClock(),
@@ -71,6 +102,30 @@ async def open_log(
         queue_bytes_max=settings.queue_bytes_max,
         session_timeout_s=settings.session_timeout_s,
     )
+
+
+async def _open_kafka(url: str, settings: Settings, create: bool, clock: Clock) -> Log:
+    from madlog.topics.kafka import KafkaLog
+
+    log = await KafkaLog.open(
+        url,
+        clock=clock,
+        record_bytes_max=settings.record_bytes_max,
+        queue_bytes_max=settings.queue_bytes_max,
+        session_timeout_s=settings.session_timeout_s,
+        timeout_s=settings.kafka_timeout_s,
+    )
+    try:
+        if not create and not await log.topics():
+            raise LogUnavailable(
+                f"there is no log at {log.url}: no topic there begins with "
+                f"{log.address.prefix + 'mad.'!r}; `madlog topics apply` makes them, as does the "
+                "first append"
+            )
+    except BaseException:
+        await log.close()
+        raise
+    return log
 
 
 async def open_event_log(
@@ -109,11 +164,12 @@ async def opened(
         await log.close()
 
 
-def open_blobs(url: str) -> "BlobStore":
-    """Return the store of fixed content beside a log."""
+def open_blobs(url: str, settings: Settings | None = None) -> "BlobStore":
+    """Return the store of fixed content: where `blobs` is set there, else beside the log."""
     from madlog.topics.blobs import BlobStore
 
-    return BlobStore(str(log_folder(url).absolute() / "blobs"))
+    named = settings.blobs if settings is not None else None
+    return BlobStore(named or str(folder_beside(url, settings).absolute() / "blobs"))
 
 
 @asynccontextmanager
@@ -121,7 +177,8 @@ async def open_ecosystem(url: str, *, create: bool = True) -> AsyncIterator["Eco
     """Open a log as the stable Python API sees it, for a block of code."""
     from madlog.mads.ecosystem import Ecosystem
 
-    async with Ecosystem(await open_event_log(url, create=create)) as ecosystem:
+    log = await open_event_log(url, from_environment(), create=create)
+    async with Ecosystem(log) as ecosystem:
         yield ecosystem
 
 

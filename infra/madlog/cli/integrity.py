@@ -142,9 +142,9 @@ def rebuild(
 
 async def _rebuild(state: State, snapshots: Path | None) -> bool:
     from madlog.analytics.replay import rebuild as rebuild_log
-    from madlog.wiring import log_folder, opened, processors
+    from madlog.wiring import folder_beside, opened, processors
 
-    folder = snapshots or log_folder(state.url) / "projections"
+    folder = snapshots or folder_beside(state.url, state.settings) / "projections"
     with progress_bar("replaying from zero", 100) as show:
         async with opened(state.url, state.settings, create=False) as log:
             report = await rebuild_log(

@@ -62,12 +62,13 @@ def topics_list(ctx: typer.Context, log: LogOption = None, as_json: JsonOption =
 
 async def _present(state: State) -> dict[str, int]:
     from madlog.topics import LogUnavailable
-    from madlog.wiring import log_folder, opened
+    from madlog.wiring import is_kafka, log_folder, opened
 
-    if not log_folder(state.url).exists():
+    on_kafka = is_kafka(state.url)
+    if not on_kafka and not log_folder(state.url).exists():
         return {}
     try:
-        async with opened(state.url, state.settings, create=False) as log:
+        async with opened(state.url, state.settings, create=on_kafka) as log:
             return await log.log.topics()
     except LogUnavailable as error:
         note(f"madlog: {error}")

@@ -74,7 +74,7 @@ async def _import(
     # A dry run must not make a log where there was none.
     with tempfile.TemporaryDirectory() as empty:
         url = empty if dry_run else state.url
-        blobs = open_blobs(state.url)
+        blobs = open_blobs(state.url, state.settings)
         with progress_bar(f"importing {file.name}", 2 * file.stat().st_size) as show:
             async with opened(url, state.settings) as target:
                 report = await import_file(
@@ -139,7 +139,7 @@ async def _export(state: State, fmt: str, out: Path | None, conversation: str | 
     from madlog.analytics.exporting import export as export_to
     from madlog.wiring import open_blobs, opened
 
-    get_blob = open_blobs(state.url).get
+    get_blob = open_blobs(state.url, state.settings).get
 
     async with opened(state.url, state.settings, create=False) as log:
         if conversation == "latest":

@@ -52,7 +52,7 @@ def worker(
 
 async def _worker(state: State, only: str | None, until_idle: bool) -> None:
     from madlog.analytics.replay import refresh
-    from madlog.wiring import log_folder, open_worker, opened
+    from madlog.wiring import folder_beside, open_worker, opened
 
     names = tuple(name.strip() for name in only.split(",")) if only else None
     async with opened(state.url, state.settings, create=False) as log:
@@ -64,7 +64,7 @@ async def _worker(state: State, only: str | None, until_idle: bool) -> None:
                 recovering=lambda text: note(f"madlog: {text}"),
             )
             # The live projections, which `replay rebuild` holds against a fold from zero.
-            await refresh(log, log_folder(state.url) / "projections")
+            await refresh(log, folder_beside(state.url, state.settings) / "projections")
     print_object(
         state,
         {

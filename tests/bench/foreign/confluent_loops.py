@@ -104,12 +104,12 @@ def consume(bootstrap: str, topic: str, count: int, decoded: bool) -> dict[str, 
 
 
 def transact(
-    bootstrap: str, topic: str, target: str, count: int, each: int, backoff_ms: int = 10
+    bootstrap: str, topic: str, target: str, count: int, each: int
 ) -> dict[str, float]:
     """Pass records on as they are, `each` and their positions in a transaction."""
     consumer = _consumer(bootstrap, topic)
     producer = _producer(
-        bootstrap, **{"transactional.id": target, "linger.ms": 0, "retry.backoff.ms": backoff_ms}
+        bootstrap, **{"transactional.id": target, "linger.ms": 0, "retry.backoff.ms": 1}
     )
     producer.init_transactions(10)
 
