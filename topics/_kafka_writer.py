@@ -347,20 +347,8 @@ def _retrieve(future: "asyncio.Future[Any]") -> None:
 
 async def _stop(producer: AIOKafkaProducer) -> None:
     """Let a producer go: politely where it answers, by force where it does not."""
-    sender, state = producer._sender.sender_task, producer._txn_manager
-    pending = producer._message_accumulator
-    # Nobody waits for these any more, and asyncio would report what they end with as forgotten.
-    queued = [
-        *pending._pending_batches,
-        *(one for queue in pending._batches.values() for one in queue),
-    ]
-    for told in (
-        state._transaction_waiter,
-        *(one[2] for one in state._pending_txn_offsets),
-        *(batch._drain_waiter for batch in queued),
-    ):
-        if told is not None:
-            told.add_done_callback(_retrieve)
+    sender, pending = producer._sender.sender_task, producer._message_accumulator
+    _forget(producer)
     if sender is not None and not sender.done() and (pending._batches or pending._pending_batches):
         # It would wait for what was given up already, for ever where the broker is away.
         sender.cancel()
@@ -369,5 +357,17 @@ async def _stop(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     with contextlib.suppress(Exception):
         await producer.client.close()
-    if state._transaction_waiter is not None:
-        state._transaction_waiter.add_done_callback(_retrieve)
+    _forget(producer)
+
+
+def _forget(producer: AIOKafkaProducer) -> None:
+    """See that asyncio does not report futures that nobody waits for any more."""
+    state, pending = producer._txn_manager, producer._message_accumulator
+    queues = (pending._pending_batches, *pending._batches.values())
+    for told in (
+        state._transaction_waiter,
+        *(waiting[2] for waiting in state._pending_txn_offsets),
+        *(one for q in queues for batch in q for one in (batch.future, batch._drain_waiter)),
+    ):
+        if told is not None:
+            told.add_done_callback(_retrieve)
