@@ -66,12 +66,13 @@ class Frame:
 
 @dataclass(slots=True, eq=False)
 class _Rule:
-    """What to do with the next `left` frames of an API key on one side; None is all of them."""
+    """What to do with `left` frames of an API key on one side after `skip`; None is all of them."""
 
     api_key: int | None
     side: Side
     drops: bool
     left: int | None
+    skip: int = 0
     over: asyncio.Event = field(default_factory=asyncio.Event)
     frames: list[Frame] = field(default_factory=list)
 
@@ -119,13 +120,19 @@ class Proxy:
         self._listeners[server] = await asyncio.start_server(connected, "127.0.0.1", port)
 
     def hold(
-        self, api_key: int | None, *, first: int | None = None, side: Side = "request"
+        self,
+        api_key: int | None,
+        *,
+        first: int | None = None,
+        after: int = 0,
+        side: Side = "request",
     ) -> None:
         """Keep back the next frames of an API key, all until the release or the first so many.
 
-        What follows on the same connection waits behind them, as it would in a slow network.
+        `after` so many that still go through. What follows on the same connection waits behind
+        what is held, as it would in a slow network.
         """
-        self._rules.append(_Rule(api_key, side, drops=False, left=first))
+        self._rules.append(_Rule(api_key, side, drops=False, left=first, skip=after))
 
     def drop(self, api_key: int | None, *, first: int | None = None, side: Side) -> None:
         """Swallow the next frame of an API key on each connection, all or the first so many.
@@ -248,6 +255,9 @@ class Proxy:
         """Return when a frame may go on; raises ConnectionAbortedError when it is dropped."""
         for rule in self._rules:
             if rule.side == side and rule.api_key in (None, frame.api_key) and rule.left != 0:
+                if rule.skip:
+                    rule.skip -= 1
+                    continue
                 rule.left = None if rule.left is None else rule.left - 1
                 rule.frames.append(frame)
                 async with self._changed:

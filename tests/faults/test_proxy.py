@@ -164,6 +164,18 @@ async def test_only_the_first_requests_of_a_key_are_held_when_so_asked() -> None
         assert broker.got == [(END_TXN, 2), (END_TXN, 1)]
 
 
+async def test_the_requests_before_those_to_hold_go_through() -> None:
+    async with standing() as (broker, proxy, address):
+        proxy.hold(END_TXN, after=1)
+        client = await Client.connect(address)
+        assert await client.ask(END_TXN, 1) == b"\0\x1a"
+        client.send(END_TXN, 2)
+        await proxy.held()
+        assert broker.got == [(END_TXN, 1)]
+        await proxy.release()
+        assert await client.answer() == (2, b"\0\x1a")
+
+
 async def test_a_held_response_was_done_by_the_broker_and_comes_later() -> None:
     async with standing() as (broker, proxy, address):
         proxy.hold(END_TXN, side="response")
