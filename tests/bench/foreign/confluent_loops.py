@@ -103,9 +103,7 @@ def consume(bootstrap: str, topic: str, count: int, decoded: bool) -> dict[str, 
     return found
 
 
-def transact(
-    bootstrap: str, topic: str, target: str, count: int, each: int
-) -> dict[str, float]:
+def transact(bootstrap: str, topic: str, target: str, count: int, each: int) -> dict[str, float]:
     """Pass records on as they are, `each` and their positions in a transaction."""
     consumer = _consumer(bootstrap, topic)
     producer = _producer(

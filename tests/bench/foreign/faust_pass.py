@@ -23,6 +23,9 @@ def main(bootstrap: str, source: str, target: str, count: int, linger_s: float |
     `linger_s`: how long the producer gathers records, None: as Faust comes, not at all.
     """
     folder = tempfile.mkdtemp()
+    gathering: dict[str, Any] = (
+        {"producer_linger": linger_s, "producer_max_batch_size": 128 << 10} if linger_s else {}
+    )
     app = faust.App(
         f"{target}-{uuid.uuid4().hex}",
         broker=f"kafka://{bootstrap}",
@@ -31,7 +34,7 @@ def main(bootstrap: str, source: str, target: str, count: int, linger_s: float |
         topic_disable_leader=True,
         topic_allow_declare=False,
         consumer_auto_offset_reset="earliest",
-        **({"producer_linger": linger_s, "producer_max_batch_size": 128 << 10} if linger_s else {}),
+        **gathering,
         web_enabled=False,
         datadir=folder,
     )
