@@ -40,7 +40,7 @@ from madlog.topics import (
     Vector,
 )
 from madlog.topics.catalog import partition_for, state
-from madlog.topics.log import log_damage
+from madlog.topics.log import SOURCE, Idempotency, log_damage
 
 __all__ = ("Item", "Lane", "Options", "Report", "StepFailed")
 
@@ -193,7 +193,8 @@ class Lane:
         if event is None or error is not None:
             raise StepFailed(error if isinstance(error, Exception) else ValueError(error), 0)
         try:
-            records = [*self._step(state, item, event), self._log.to_record(mark)]
+            outputs = self._step(state, item, event)
+            records = [*map(_known_by_place, outputs), self._log.to_record(mark)]
             # Nothing more is consumed; committing what is proves that the partition is still ours.
             batch = _Batch(tp, state, [], position, records)
             self._settle(batch, await self._send(batch))
@@ -350,7 +351,7 @@ class Lane:
         for with_bytes in (True, False):
             letter = dead_letter(self.processor.name, item, event, error, 1, with_bytes=with_bytes)
             try:
-                refused = _Batch(tp, held, [item], _after(item), [self._log.to_record(letter)])
+                refused = _Batch(tp, held, [item], _after(item), [self._letter(item, letter)])
                 refused.fresh = refused.letters = 1
                 self._settle(refused, await self._send(refused))
             except Fenced:
@@ -381,9 +382,17 @@ class Lane:
             letter = dead_letter(
                 self.processor.name, item, event, error or "cannot be read", attempts
             )
-            batch.records.append(self._log.to_record(letter))
+            batch.records.append(self._letter(item, letter))
             batch.letters += 1
         return batch
+
+    def _letter(self, item: Item, letter: DeadLetter) -> NewRecord:
+        """Return the record of a dead letter: the only output of its input."""
+        return self._log.to_record(NewEvent(letter, ((SOURCE, self._source(item, 0)),)))
+
+    def _source(self, item: Item, index: int) -> bytes:
+        place = f"{self.processor.name}/{item.topic}/{item.partition}@{item.offset}"
+        return f"{place}/{index}".encode()
 
     async def _send(self, batch: _Batch) -> list[Receipt]:
         # A batch that was folded before changes nothing; its position is committed only.
@@ -440,8 +449,6 @@ class Lane:
 
     def _step(self, held: PartitionState, item: Item, event: LogEvent) -> list[NewRecord]:
         """Step one event within its budget; raises StepFailed."""
-        name = self.processor.name
-        place = f"{name}/{item.topic}/{item.partition}@{item.offset}"
         for attempt in range(1, self._options.attempts_max + 1):
             overlay = held.overlay(self._shared)
             try:
@@ -452,7 +459,7 @@ class Lane:
                     self._log.to_record(
                         NewEvent(
                             output,
-                            (("duration-us", took), ("source", f"{place}/{index}".encode())),
+                            (("duration-us", took), (SOURCE, self._source(item, index))),
                         )
                     )
                     for index, output in enumerate(outputs)
@@ -464,6 +471,18 @@ class Lane:
                 held.keep(overlay)
                 return records
         raise AssertionError("the budget is at least one attempt")
+
+
+def _known_by_place(output: NewRecord) -> NewRecord:
+    """Return an output that comes out of turn: its input's place is a key of its own.
+
+    Readers that drop what an engine repeats expect its sources in order, so it must not have one.
+    """
+    place = next(value for name, value in output.headers if name == SOURCE)
+    headers = tuple(header for header in output.headers if header[0] != SOURCE)
+    # The same content each time: the first attempt counts, whatever a later one would say.
+    once = output.idempotency or Idempotency("retry", place.decode(), place)
+    return output._replace(headers=headers, idempotency=once)
 
 
 def _place(item: Item) -> TopicPartition:

@@ -12,12 +12,11 @@ import hashlib
 from collections import deque
 from typing import NamedTuple
 
-from madlog.topics.log import Headers, Idempotency
+from madlog.topics.log import SOURCE, Headers, Idempotency
 
-__all__ = ("IDEMPOTENCY", "SOURCE", "WINDOW", "Repeats", "Seen", "idempotency_header")
+__all__ = ("IDEMPOTENCY", "WINDOW", "Repeats", "Seen", "idempotency_header")
 
 IDEMPOTENCY = "idempotency"
-SOURCE = "source"
 WINDOW = 20_000
 
 

@@ -229,7 +229,8 @@ class EventLog:
         on_damage: OnDamage = log_damage,
     ) -> AsyncIterator[list[LogEvent]]:
         """Yield the events of topics, by default all that there are; missing topics are empty."""
-        present = [name for name in topics if name in await self.log.topics()]
+        there = await self.log.topics()
+        present = [name for name in topics if name in there]
         until = (await self.log.end(present)) if end is None else end.only(present)
         since = Vector() if start is None else start.only(present)
         async for events in self.read(since, until, records_max=records_max, on_damage=on_damage):

@@ -36,6 +36,7 @@ from madlog.topics.clock import Clock
 from madlog.topics.positions import Position, TopicPartition, Vector
 
 __all__ = (
+    "SOURCE",
     "Backup",
     "Checkable",
     "Commit",
@@ -55,6 +56,10 @@ __all__ = (
 )
 
 Headers = tuple[tuple[str, bytes], ...]
+
+# The header that names an output's input, PROCESSOR/TOPIC/PARTITION@OFFSET/INDEX: an engine makes
+# its outputs in the order of their inputs, and by it readers drop what was made twice (G6).
+SOURCE = "source"
 
 
 class Idempotency(NamedTuple):
