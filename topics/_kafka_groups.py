@@ -121,6 +121,7 @@ class KafkaMembership:
         while True:
             self._check()
             await self._take_up()
+            self._stream.records_max = records_max
             records = self._stream.take(records_max, on_damage)
             left_s = until - loop.time()
             if records or left_s <= 0:

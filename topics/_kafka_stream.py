@@ -70,7 +70,7 @@ class Stream:
         self._cluster = cluster
         self._memory = memory
         self._waits = waits
-        self._low = records_max
+        self.records_max = records_max  # what is fetched ahead of a partition, at least
         self._max_wait_ms = max_wait_ms
         self._partitions: dict[TopicPartition, _Partition] = {}
         self._fetching: asyncio.Task[dict[TopicPartition, Fetched]] | None = None
@@ -136,7 +136,7 @@ class Stream:
             wanted = {
                 tp: part.at
                 for tp, part in self._partitions.items()
-                if len(part.buffer) < self._low and not part.finished()
+                if len(part.buffer) < self.records_max and not part.finished()
             }
             if wanted:
                 self._fetching = self._cluster.background(self._fetch(wanted))

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiokafka import ConsumerRecord
 from tests.bench import kafka_ours, kafka_plain
-from tests.bench.broker import Broker, Meter, Sample, Stage, find_broker, stage
+from tests.bench.broker import PARTITIONS, Broker, Meter, Sample, Stage, find_broker, stage
 from tests.bench.environments import run_in
 from tests.bench.fixtures import LONG_TEXT, joined, turn, turn_schemas
 from tests.bench.kafka_ours import TOPIC, Passing, at_the_brokers_clock, opened, run_engine
@@ -195,7 +195,9 @@ async def _once(stage: Stage, rounds: int) -> list[Pair]:
             opened(stage.url("&transactions=off", part=part)) as at_least_once,
         ):
             await kafka_ours.append(once, stage.broker, 0, _ONCE[interval_s])
-            options = _options(interval_s)
+            # A transaction is of one partition: of so many records that each ends one in time.
+            rate = (await _passing(at_least_once, stage.broker)).rate
+            options = Options(batch_records_max=round(rate * interval_s / PARTITIONS))
 
             async def ours(_: int, log: EventLog = once, options: Options = options) -> Sample:
                 return await _passing(log, stage.broker, options)
@@ -205,13 +207,12 @@ async def _once(stage: Stage, rounds: int) -> list[Pair]:
             ) -> Sample:
                 return await _passing(log, stage.broker, options)
 
-            what = f"pass-through, effectively once / at least once, commits each {interval_s:g} s"
+            what = (
+                "pass-through, effectively once / at least once, each partition committed about "
+                f"each {interval_s:g} s ({options.batch_records_max:,} turns)"
+            )
             pairs.append(await by_turns(Pair(what, reach), rounds, ours, base))
     return pairs
-
-
-def _options(interval_s: float) -> Options:
-    return Options(**{"commit_interval_s": interval_s})
 
 
 async def _latency(stage: Stage, rounds: int) -> list[Pair]:
