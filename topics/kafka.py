@@ -11,7 +11,7 @@ What differs, and what a caller may rely on:
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
 from functools import lru_cache
-from typing import Self
+from typing import NoReturn, Self
 
 from madlog.topics import catalog
 from madlog.topics._kafka_client import EARLIEST, LATEST, Cluster
@@ -54,6 +54,11 @@ _ENVELOPE_BYTES = 64 << 10
 _LONG_POLL_MS = 500
 
 _partition_for = lru_cache(maxsize=65_536)(partition_for)
+
+
+@lru_cache(maxsize=65_536)
+def _place_of(topic: str, key: bytes, partitions: int) -> TopicPartition:
+    return TopicPartition(topic, partition_for(key, partitions))
 
 
 class KafkaLog:
@@ -380,31 +385,32 @@ class KafkaLog:
         }
         placed: list[Placed] = []
         for record in records:
-            self._check_size(record)
-            count = counts[record.topic]
-            number = record.partition
+            name, key, value, headers, _, number = record
+            rest = len(key)
+            for title, content in headers:
+                rest += len(title) + len(content)
+            if rest > _ENVELOPE_BYTES or len(value) > self._record_bytes_max:
+                self._refuse_size(record, rest)
+            count = counts[name]
             if number is None:
-                number = _partition_for(record.key, count)
-            elif not 0 <= number < count:
-                raise UnknownTopic(
-                    f"there is no {record.topic}/{number}: it has {count} partitions"
-                )
-            placed.append((TopicPartition(record.topic, number), record))
+                placed.append((_place_of(name, key, count), record))
+            elif 0 <= number < count:
+                placed.append((TopicPartition(name, number), record))
+            else:
+                raise UnknownTopic(f"there is no {name}/{number}: it has {count} partitions")
         return placed
 
-    def _check_size(self, record: NewRecord) -> None:
+    def _refuse_size(self, record: NewRecord, rest: int) -> NoReturn:
         size, limit = len(record.value), self._record_bytes_max
         if size > limit:
             raise RecordTooLarge(
                 f"a record of {size:,} bytes for {record.topic} is over the limit of "
                 f"{limit:,}: store the content as a blob and refer to it"
             )
-        rest = len(record.key) + sum(len(name) + len(value) for name, value in record.headers)
-        if rest > _ENVELOPE_BYTES:
-            raise RecordTooLarge(
-                f"the key and headers of a record for {record.topic} are {rest:,} bytes, over the "
-                f"limit of {_ENVELOPE_BYTES:,}: shorten them"
-            )
+        raise RecordTooLarge(
+            f"the key and headers of a record for {record.topic} are {rest:,} bytes, over the "
+            f"limit of {_ENVELOPE_BYTES:,}: shorten them"
+        )
 
     def _new_writer(self, transactional_id: str | None, *, once: bool = False) -> Writer:
         return Writer(
