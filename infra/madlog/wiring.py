@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
 from madlog.config import Settings, from_environment
 from madlog.schemas import MadlogError
@@ -36,6 +36,7 @@ __all__ = (
     "open_worker",
     "opened",
     "processors",
+    "with_prefix",
 )
 
 
@@ -46,6 +47,15 @@ class WrongUrl(MadlogError, ValueError):
 def is_kafka(url: str) -> bool:
     """Tell whether a log's address is that of a Kafka cluster."""
     return url[:8].lower() == "kafka://"
+
+
+def with_prefix(url: str, more: str) -> str:
+    """Return the address of another log on the same Kafka cluster: `more` ends its prefix."""
+    parts = urlsplit(url)
+    settings = parse_qsl(parts.query, keep_blank_values=True)
+    prefix = dict(settings).get("prefix", "") + more
+    others = [(name, value) for name, value in settings if name != "prefix"]
+    return urlunsplit(parts._replace(query=urlencode([("prefix", prefix), *others])))
 
 
 def log_folder(url: str) -> Path:

@@ -1,4 +1,7 @@
-"""demo: the main job on scripted traffic, each screen made by the command that it shows."""
+"""demo: the main job on scripted traffic, each screen made by the command that it shows.
+
+On Kafka it writes topics under a prefix of its own, and leaves out what needs a log's files.
+"""
 
 import os
 import subprocess
@@ -10,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from madlog.cli._context import JsonOption, State, note, print_object, run, state_of
+from madlog.cli._context import JsonOption, LogOption, State, note, print_object, run, state_of
 
 __all__ = ("register",)
 
@@ -34,7 +37,8 @@ class _Show:
     """Prints the screens, or keeps what they found for --json."""
 
     state: State
-    folder: Path
+    log: str
+    on_kafka: bool
     facts: dict[str, Any] = field(default_factory=dict)
 
     def screen(self, number: int, title: str) -> None:
@@ -47,14 +51,14 @@ class _Show:
             sys.stdout.flush()
 
     def command(
-        self, *arguments: str, log: Path | None = None, code: int = 0, lines_max: int | None = None
+        self, *arguments: str, log: str | None = None, code: int = 0, lines_max: int | None = None
     ) -> str:
         """Run a real command, print it and what it printed; returns its stdout."""
-        place = log or self.folder
-        shown = " ".join(_quoted(argument) for argument in arguments)
-        self.say(f"$ madlog {shown} --log {os.path.relpath(place)}")
+        place = log or self.log
+        shown = " ".join(_quoted(argument) for argument in (*arguments, "--log", place))
+        self.say(f"$ madlog {shown}")
         done = subprocess.run(
-            [sys.executable, "-m", "madlog", *arguments, "--log", str(place)],
+            [sys.executable, "-m", "madlog", *arguments, "--log", place],
             capture_output=True,
             text=True,
             env={**os.environ, "COLUMNS": str(_WIDTH), "PYTHONIOENCODING": "utf-8"},
@@ -75,23 +79,28 @@ class _Show:
 
 
 def _quoted(argument: str) -> str:
-    return f'"{argument}"' if " " in argument or "\n" in argument else argument
+    return f'"{argument}"' if set(argument) & set(" \n?&") else argument
 
 
 def demo(
     ctx: typer.Context,
     turns: Annotated[int, typer.Option("--turns", min=200, help="How many turns.")] = 20_000,
     seed: Annotated[int, typer.Option("--seed", help="Another seed, other traffic.")] = 1,
+    log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show the main job on a scripted refund team: durable, ask, see, prove.
 
-    Needs no server, no key, no network. Writes a fresh folder below .madlog-demo, never your log.
+    Needs no server, no key, no network. Writes a fresh folder below .madlog-demo, never your log;
+    with --log kafka://HOST:PORT fresh topics on that cluster.
 
-    Example: madlog demo
+    \b
+    Examples:
+      madlog demo
+      madlog demo --log kafka://localhost:9092
     """
-    state = state_of(ctx, None, as_json)
-    show = _Show(state, _fresh_folder())
+    state = state_of(ctx, log, as_json)
+    show = _Show(state, *_fresh_log(state.log))
     show.say("madlog demo: a refund team of 6 agents and 2 people. Its traffic is scripted,")
     show.say("its models too; everything else on these screens is the real thing.")
     _durable(show, turns, seed)
@@ -100,7 +109,22 @@ def demo(
     _prove(show)
     _now_yours(show)
     if state.json:
-        print_object(state, {"folder": str(show.folder), "seed": seed, **show.facts})
+        print_object(state, {"log": show.log, "seed": seed, **show.facts})
+
+
+def _fresh_log(named: str | None) -> tuple[str, bool]:
+    """Return the address of a log that is not there yet, and whether it is on Kafka."""
+    from secrets import token_hex
+
+    from madlog.wiring import is_kafka, with_prefix
+
+    if named is None:
+        return os.path.relpath(_fresh_folder()), False
+    if not is_kafka(named):
+        raise typer.BadParameter(
+            "the demo makes a folder of its own: leave --log out, or name a Kafka cluster"
+        )
+    return with_prefix(named, f"demo-{token_hex(3)}-"), True
 
 
 def _fresh_folder() -> Path:
@@ -123,18 +147,19 @@ def _durable(show: _Show, turns: int, seed: int) -> None:
     show.screen(1, "Durable: a writer is killed with -9, nothing it acknowledged is lost")
     begun = perf_counter()
     # Each turn comes with tool calls, model calls and joins, so events outnumber turns.
-    acknowledged = _write(show.folder, turns, seed, kill_after=turns // 2)
-    stored, twice = run(_count(show.folder))
+    acknowledged = _write(show.log, turns, seed, kill_after=turns // 2)
+    stored, twice = run(_count(show.log))
     lost = max(0, acknowledged - stored)
     show.say(f"writer killed with SIGKILL after {acknowledged:,} acknowledged events; log reopened")
     show.say(f"acknowledged {acknowledged:,}   stored {stored:,}   lost {lost}   twice {twice}")
     if stored > acknowledged:
         show.say(f"({stored - acknowledged:,} more were durable, their answer was under way)")
-    _write(show.folder, turns, seed, kill_after=None)
-    total, twice_all = run(_count(show.folder))
+    _write(show.log, turns, seed, kill_after=None)
+    total, twice_all = run(_count(show.log))
     seconds = perf_counter() - begun
     show.say(f"a second writer went on with the same ids: {total:,} events, twice {twice_all}")
-    show.say(f"every acknowledgement synced to disk; {seconds:.1f} s in all")
+    how = "by all in-sync replicas" if show.on_kafka else "after a sync to disk"
+    show.say(f"every turn acknowledged {how}; {seconds:.1f} s in all")
     show.facts["durable"] = {
         "acknowledged": acknowledged,
         "stored": stored,
@@ -146,16 +171,16 @@ def _durable(show: _Show, turns: int, seed: int) -> None:
         raise typer.Exit(1)
 
 
-def _write(folder: Path, turns: int, seed: int, *, kill_after: int | None) -> int:
+def _write(log: str, turns: int, seed: int, *, kill_after: int | None) -> int:
     """Run a writer process; returns the events that it said are durable."""
     from madlog.cli._context import progress_bar
 
-    command = [sys.executable, "-m", "madlog.demo_writer", str(folder)]
+    command = [sys.executable, "-m", "madlog.demo_writer", log]
     command += ["--seed", str(seed), "--turns", str(turns)]
     acknowledged = 0
     with (
         subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writer,
-        progress_bar("events, each synced") as bar,
+        progress_bar("events, each durable") as bar,
     ):
         assert writer.stdout is not None
         for line in writer.stdout:
@@ -174,13 +199,13 @@ def _write(folder: Path, turns: int, seed: int, *, kill_after: int | None) -> in
     return acknowledged
 
 
-async def _count(folder: Path) -> tuple[int, int]:
+async def _count(url: str) -> tuple[int, int]:
     """Return (events stored, events stored twice), the log's own schemas apart."""
     from madlog.wiring import opened
 
     seen: set[str] = set()
     count = 0
-    async with opened(str(folder), create=False) as log:
+    async with opened(url, create=False) as log:
         names = [name for name in await log.log.topics() if name != "mad.schemas"]
         async for batch in log.read_topics(names):
             count += len(batch)
@@ -203,12 +228,17 @@ def _see(show: _Show) -> None:
 
 def _prove(show: _Show) -> None:
     """Screen 5: replay from zero agrees; one flipped byte in a copy is named."""
-    show.screen(5, "Prove: replay from offset zero agrees, one flipped byte is found")
+    title = "Prove: replay from offset zero agrees"
+    show.screen(5, title if show.on_kafka else f"{title}, one flipped byte is found")
     show.command("worker", "--until-idle", lines_max=2)
     show.command("replay", "rebuild", lines_max=8)
-    copy = show.folder.with_name(show.folder.name + "-damaged")
-    show.command("backup", str(os.path.relpath(copy)), lines_max=1)
-    place = _flip_one_byte(copy)
+    if show.on_kafka:
+        show.command("check", lines_max=2)
+        show.say("(the flipped byte needs a log's files: see it with `madlog demo`)")
+        return
+    copy = show.log + "-damaged"
+    show.command("backup", copy, lines_max=1)
+    place = _flip_one_byte(Path(copy))
     show.say(f"# one byte flipped at byte {place:,} of the copy's file")
     out = show.command("check", log=copy, code=1, lines_max=4)
     show.facts["damage"] = out.splitlines()[0] if out else ""
@@ -232,7 +262,7 @@ def _now_yours(show: _Show) -> None:
         "madlog worker --until-idle                      # who would have settled what",
         "madlog ask                                      # the questions with a name",
         'madlog sql "select sender, count(*) from turns group by 1"',
-        f"madlog ask who-talks-to-whom --log {os.path.relpath(show.folder)}",
+        f"madlog ask who-talks-to-whom --log {_quoted(show.log)}",
     )
     for line in lines:
         show.say(line)
