@@ -9,8 +9,8 @@ SELECT
         ELSE error('by is one of model, conversation, sender, day')
     END AS spent_on,
     count(*) AS calls, sum(tokens_in)::BIGINT AS tokens_in, sum(tokens_out)::BIGINT AS tokens_out,
-    sum(cost_usd) AS cost_usd, count(*) FILTER (cost_usd IS NULL) AS calls_of_unknown_cost,
-    avg(latency_ms) AS mean_latency_ms
+    fsum(cost_usd) AS cost_usd, count(*) FILTER (cost_usd IS NULL) AS calls_of_unknown_cost,
+    favg(latency_ms) AS mean_latency_ms
 FROM llm_calls
 GROUP BY spent_on
 ORDER BY cost_usd DESC NULLS LAST, calls DESC, spent_on

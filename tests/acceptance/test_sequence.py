@@ -1,9 +1,12 @@
 """The main job on real conversations, each command in a row as a person would type it."""
 
 import json
+import uuid
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+from tests.acceptance.answers import answers_of
 from tests.acceptance.cli import Ran, madlog
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -11,63 +14,97 @@ RUNS = SHARED / "tau_bench_airline_gpt4o.jsonl.gz"
 RUNS_COUNT, TOOL_CALLS = 200, 1164
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+class Place(NamedTuple):
+    """Where the commands of one log are run."""
+
+    folder: Path
+    log: str
+
+
+def imported(folder: Path, log: str) -> Place:
     if not RUNS.is_file():
         pytest.skip(f"{RUNS.name} is not beside the checkout: put the shared data at ../shared")
-    made = tmp_path_factory.mktemp("sequence")
-    first = madlog("import", str(RUNS), "--format", "tau-bench", "--json", cwd=made)
-    assert (first.code, first.json["conversations"]) == (0, RUNS_COUNT), first.err
+    place = Place(folder, log)
+    first = done(place, "import", str(RUNS), "--format", "tau-bench")
+    assert first.json["conversations"] == RUNS_COUNT
     assert (first.json["bad_lines"], first.json["repeated"]) == (0, 0)
-    assert madlog("worker", "--until-idle", "--json", cwd=made).json["dead_letters"] == 0
-    return made
+    assert done(place, "worker", "--until-idle").json["dead_letters"] == 0
+    return place
 
 
-def done(folder: Path, *arguments: str) -> Ran:
-    ran = madlog(*arguments, "--json", cwd=folder)
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory: pytest.TempPathFactory) -> Place:
+    return imported(tmp_path_factory.mktemp("sequence"), ".madlog")
+
+
+@pytest.fixture(scope="module")
+def on_kafka(tmp_path_factory: pytest.TempPathFactory, kafka_url: str) -> Place:
+    url = f"{kafka_url}?prefix=sequence-{uuid.uuid4().hex[:8]}-"
+    return imported(tmp_path_factory.mktemp("sequence"), url)
+
+
+@pytest.fixture(params=["embedded", "on_kafka"])
+def place(request: pytest.FixtureRequest) -> Place:
+    found = request.getfixturevalue(request.param)
+    assert isinstance(found, Place)
+    return found
+
+
+def done(place: Place, *arguments: str) -> Ran:
+    ran = madlog(*arguments, "--json", cwd=place.folder, env={"MADLOG_LOG": place.log})
     assert ran.code == 0, ran.err
     return ran
 
 
-def test_every_turn_to_the_agent_was_decided_once_and_in_retrospect(folder: Path) -> None:
-    rows = done(folder, "sql", "select tier, count(*) as n from decisions group by 1").rows
+async def test_kafka_holds_the_same_and_answers_the_same(embedded: Place, on_kafka: Place) -> None:
+    assert done(on_kafka, "digest").json == done(embedded, "digest").json
+    (first,) = done(embedded, "sql", "select min(conversation_id) as id from turns").rows
+    folder = await answers_of(str(embedded.folder / embedded.log), first["id"])
+    kafka = await answers_of(on_kafka.log, first["id"])
+    assert (kafka.digests, kafka.decisions) == (folder.digests, folder.decisions)
+    for name, rows in folder.questions.items():
+        assert kafka.questions[name] == rows, name
+
+
+def test_every_turn_to_the_agent_was_decided_once_and_in_retrospect(place: Place) -> None:
+    rows = done(place, "sql", "select tier, count(*) as n from decisions group by 1").rows
     turns = "select count(*) as n from turns where list_contains(recipients, 'agent')"
-    assert sum(row["n"] for row in rows) == done(folder, "sql", turns).rows[0]["n"]
-    modes = done(folder, "sql", "select distinct mode from decisions").rows
+    assert sum(row["n"] for row in rows) == done(place, "sql", turns).rows[0]["n"]
+    modes = done(place, "sql", "select distinct mode from decisions").rows
     assert modes == [{"mode": "retrospective"}]
     twice = "select turn_id from decisions group by all having count(*) > 1"
-    assert done(folder, "sql", twice).rows == []
+    assert done(place, "sql", twice).rows == []
 
 
-def test_nothing_was_delivered_and_each_call_has_its_result(folder: Path) -> None:
-    topics = [row["topic"] for row in done(folder, "topics", "list").rows if row["in_log"]]
+def test_nothing_was_delivered_and_each_call_has_its_result(place: Place) -> None:
+    topics = [row["topic"] for row in done(place, "topics", "list").rows if row["in_log"]]
     assert not [name for name in topics if name.startswith("mad.inbox.")]
     query = "select count(*) as n, count(r.event_id) as answered from tool_calls c left join "
     query += "tool_results r on r.call_id = c.event_id"
-    assert done(folder, "sql", query).rows == [{"n": TOOL_CALLS, "answered": TOOL_CALLS}]
+    assert done(place, "sql", query).rows == [{"n": TOOL_CALLS, "answered": TOOL_CALLS}]
 
 
-def test_the_transcript_of_the_newest_is_told(folder: Path) -> None:
-    assert len(done(folder, "ask", "transcript").rows) > 5
-    assert "outcomes" in done(folder, "show", "latest").json
+def test_the_transcript_of_the_newest_is_told(place: Place) -> None:
+    assert len(done(place, "ask", "transcript").rows) > 5
+    assert "outcomes" in done(place, "show", "latest").json
 
 
-def test_replay_agrees_nothing_is_damaged_and_a_second_import_adds_nothing(folder: Path) -> None:
-    assert done(folder, "replay", "rebuild").json["equal"] is True
-    assert done(folder, "check").json["damage"] == []
-    before = done(folder, "digest").json
-    again = madlog("import", str(RUNS), "--format", "tau-bench", "--json", cwd=folder)
+def test_replay_agrees_nothing_is_damaged_and_a_second_import_adds_nothing(place: Place) -> None:
+    assert done(place, "replay", "rebuild").json["equal"] is True
+    assert done(place, "check").json["damage"] == []
+    before = done(place, "digest").json
+    again = done(place, "import", str(RUNS), "--format", "tau-bench")
     assert again.json["repeated"] == again.json["events"] > 0
-    assert done(folder, "digest").json == before
+    assert done(place, "digest").json == before
 
 
-def test_the_export_gives_back_what_was_imported(folder: Path) -> None:
+def test_the_export_gives_back_what_was_imported(place: Place) -> None:
     import gzip
 
-    done(folder, "export", "tau-bench", "--out", "out.jsonl")
+    done(place, "export", "tau-bench", "--out", "out.jsonl")
     with gzip.open(RUNS, "rt", encoding="utf-8", newline="\n") as file:
         given = [json.loads(line) for line in file.read().split("\n") if line]
-    text = (folder / "out.jsonl").read_text(encoding="utf-8")
+    text = (place.folder / "out.jsonl").read_text(encoding="utf-8")
     back = [json.loads(line) for line in text.split("\n") if line]
 
     def order(run: dict[str, object]) -> str:
@@ -76,11 +113,12 @@ def test_the_export_gives_back_what_was_imported(folder: Path) -> None:
     assert sorted(back, key=order) == sorted(given, key=order)
 
 
-def test_a_backup_restores_to_the_same_digests(folder: Path) -> None:
-    done(folder, "backup", "copy")
-    done(folder, "restore", "copy", "--log", "again")
-    assert done(folder, "digest", "--log", "again").json == done(folder, "digest").json
-    refused = madlog("restore", "copy", "--log", "again", cwd=folder).refused(2)
+def test_a_backup_restores_to_the_same_digests(embedded: Place) -> None:
+    done(embedded, "backup", "copy")
+    again = Place(embedded.folder, "again")
+    done(again, "restore", "copy")
+    assert done(again, "digest").json == done(embedded, "digest").json
+    refused = madlog("restore", "copy", "--log", "again", cwd=embedded.folder).refused(2)
     assert "holds something already" in refused
 
 

@@ -1,0 +1,56 @@
+"""All that a log says, without what its own clock and its own counting of offsets put in."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from madlog.analytics.digest import TopicDigest, digest
+from madlog.analytics.output import json_rows
+from madlog.analytics.questions import ask, questions
+from madlog.analytics.sql import query
+from madlog.wiring import opened
+
+__all__ = ("Answers", "answers_of")
+
+_OWN = {"appended_at", "partition", "offset", "duration_us", "p50_us", "p99_us"}
+# Sums of the same numbers in another order.
+_DIGITS = 9
+_GIVEN = {"limit": "1000000", "by": "month"}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Digests by topic, Decisions by event_id, and the rows of each named question."""
+
+    digests: dict[str, TopicDigest]
+    decisions: dict[str, dict[str, Any]]
+    questions: dict[str, list[dict[str, Any]]]
+
+
+async def answers_of(url: str, conversation: str) -> Answers:
+    """Ask a log everything that has a name; `conversation` stands in for the latest."""
+    given = {**_GIVEN, "conversation": conversation}
+    async with opened(url, create=False) as log:
+        digests = await digest(log)
+        found = await query(log, "select * from decisions order by event_id")
+        decisions = {row["event_id"]: _lasting(row) for row in json_rows(found)}
+        told = {}
+        for name, question in questions().items():
+            named = {p.name for p in question.parameters}
+            if name == "cost":
+                named.discard("by")
+            result = await ask(log, name, {key: given[key] for key in named & given.keys()})
+            told[name] = [_lasting(row) for row in json_rows(result)]
+    # Events of different topics stand in the order of their append times, each log's own.
+    tree = [{**row, "number": None} for row in told["causal-tree"]]
+    told["causal-tree"] = sorted(tree, key=lambda row: str(row["event_id"]))
+    # Decisions are timed by the clock of this machine.
+    told["slowest"] = [row for row in told["slowest"] if row["what"] != "decision"]
+    return Answers(digests, decisions, told)
+
+
+def _lasting(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: round(value, _DIGITS) if isinstance(value, float) else value
+        for name, value in row.items()
+        if name not in _OWN
+    }

@@ -1,0 +1,51 @@
+"""The same events and the same worker on a folder and on Kafka: one content, one answer."""
+
+import io
+from pathlib import Path
+
+from tests.acceptance.answers import answers_of
+from tests.acceptance.cli import madlog
+
+from madlog.mads.demo.writer import write
+from madlog.wiring import open_worker, opened
+
+TURNS = 900
+
+
+async def fill(url: str) -> None:
+    async with opened(url) as log:
+        await write(log, 1, TURNS, acknowledged=io.StringIO())
+        report = await open_worker(log).run(until_idle=True)
+    assert (report.idle, report.dead_letters) == (True, 0)
+
+
+async def test_digests_decisions_and_answers_are_those_of_a_folder(
+    tmp_path: Path, kafka_url: str, kafka_prefix: str
+) -> None:
+    urls = [str(tmp_path), f"{kafka_url}?prefix={kafka_prefix}"]
+    for url in urls:
+        await fill(url)
+    folder, kafka = [await answers_of(url, "order-4711") for url in urls]
+    assert kafka.digests == folder.digests
+    assert len(folder.decisions) > TURNS / 2
+    assert kafka.decisions == folder.decisions
+    for name, rows in folder.questions.items():
+        assert kafka.questions[name] == rows, name
+        assert rows or name == "dead-letters", name
+
+
+def test_the_demo_runs_on_kafka_and_loses_nothing(
+    tmp_path: Path, kafka_url: str, kafka_prefix: str
+) -> None:
+    url = f"{kafka_url}?prefix={kafka_prefix}"
+    ran = madlog("demo", "--turns", "600", "--log", url, cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert "lost 0   twice 0" in ran.out
+    assert "4711" in ran.out
+    assert "0 damaged places found" in ran.out
+    assert not (tmp_path / ".madlog-demo").exists()
+
+
+def test_the_demo_takes_no_folder(tmp_path: Path) -> None:
+    assert "folder of its own" in madlog("demo", "--log", "x", cwd=tmp_path).refused(2)
+    assert not (tmp_path / "x").exists()
