@@ -1,6 +1,7 @@
 """Topics as Kafka is to have them: the settings that keep what the catalogue promises."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from aiokafka import errors as kafka_errors
@@ -12,7 +13,15 @@ from madlog.topics.catalog import Topic
 from madlog.topics.errors import LogUnavailable, TopicMismatch, UnknownTopic
 from madlog.topics.positions import TopicPartition
 
-__all__ = ("create_topic", "delete_records", "replicas", "topic_settings")
+__all__ = (
+    "create_topic",
+    "delete_records",
+    "replicas",
+    "request_topics",
+    "send_to_controller",
+    "topic_settings",
+    "wait_for_topic",
+)
 
 _REPLICAS = 3
 # Headers, key and framing of a record, over its value's limit.
@@ -47,7 +56,7 @@ async def create_topic(cluster: Cluster, topic: Topic, record_bytes_max: int) ->
     there = (await cluster.topics()).get(topic.name)
     if there is None:
         await cluster.call("creating a topic", lambda: _create(cluster, topic, record_bytes_max))
-        there = await _wait_for(cluster, topic)
+        there = await wait_for_topic(cluster, topic)
     if there != topic.partitions:
         raise TopicMismatch(
             f"{topic.name} has {there} partitions, not {topic.partitions}: "
@@ -56,25 +65,39 @@ async def create_topic(cluster: Cluster, topic: Topic, record_bytes_max: int) ->
 
 
 async def _create(cluster: Cluster, topic: Topic, record_bytes_max: int) -> None:
+    await request_topics(cluster, [topic], record_bytes_max)
+
+
+async def request_topics(
+    cluster: Cluster,
+    topics: Sequence[Topic],
+    record_bytes_max: int,
+    *,
+    validate_only: bool = False,
+) -> None:
+    """Ask for topics at once, or whether they would be made; those that are there are left."""
     brokers = len(cluster.nodes())
-    settings = topic_settings(topic, brokers, record_bytes_max)
-    wanted: tuple[str, int, int, list[Any], list[tuple[str, str]]] = (
-        cluster.physical(topic.name),
-        topic.partitions,
-        replicas(brokers)[0],
-        [],
-        list(settings.items()),
-    )
-    request = CreateTopicsRequest([wanted], int(cluster.timeout_s * 1000), False)
+    wanted: list[Any] = [
+        (
+            cluster.physical(topic.name),
+            topic.partitions,
+            replicas(brokers)[0],
+            [],
+            list(topic_settings(topic, brokers, record_bytes_max).items()),
+        )
+        for topic in topics
+    ]
+    request = CreateTopicsRequest(wanted, int(cluster.timeout_s * 1000), validate_only)
     response = await send_to_controller(cluster, request)
-    for _, code, message in response.topic_errors:
+    for physical, code, message in response.topic_errors:
         error = kafka_errors.for_code(code)
         if error is kafka_errors.NoError or error is kafka_errors.TopicAlreadyExistsError:
             continue
         if error.retriable:
             raise error(message)
         raise LogUnavailable(
-            f"the Kafka cluster did not make the topic {topic.name}: {message or error.__name__}"
+            f"the Kafka cluster did not make the topic {cluster.logical(physical)}: "
+            f"{message or error.__name__}"
         )
 
 
@@ -86,7 +109,7 @@ async def send_to_controller(cluster: Cluster, request: Any) -> Any:
     return await cluster.send(controller.nodeId, request)
 
 
-async def _wait_for(cluster: Cluster, topic: Topic) -> int:
+async def wait_for_topic(cluster: Cluster, topic: Topic) -> int:
     """Wait until every partition has a leader, as any member of the cluster will see it soon."""
 
     async def look() -> int:

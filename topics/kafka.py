@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequ
 from functools import lru_cache
 from typing import NoReturn, Self
 
-from madlog.topics import catalog
+from madlog.topics import _kafka_plan, catalog
 from madlog.topics._kafka_client import EARLIEST, LATEST, Cluster
 from madlog.topics._kafka_group_requests import committed, group_states, reset
 from madlog.topics._kafka_groups import KafkaMembership
@@ -46,6 +46,7 @@ from madlog.topics.log import (
     Record,
     log_damage,
 )
+from madlog.topics.plan import TopicPlan
 from madlog.topics.positions import Position, TopicPartition, Vector
 
 __all__ = ("KafkaLog",)
@@ -62,7 +63,7 @@ def _place_of(topic: str, key: bytes, partitions: int) -> TopicPartition:
 
 
 class KafkaLog:
-    """A log whose topics are those of a Kafka cluster that begin with a prefix: Log, Checkable."""
+    """A log whose topics are those of a Kafka cluster with a prefix: Log, Checkable, Planned."""
 
     def __init__(
         self,
@@ -314,6 +315,16 @@ class KafkaLog:
             for record in records
             if _partition_for(record.key, count) != record.partition
         ]
+
+    async def plan(self, topics: Sequence[Topic]) -> TopicPlan:
+        """Return what it takes to make these topics as the catalogue has them; changes nothing."""
+        self._check_open()
+        return await _kafka_plan.plan(self._cluster, topics, self._record_bytes_max)
+
+    async def apply(self, plan: TopicPlan) -> None:
+        """Do what a plan says that refuses nothing; raises LogUnavailable, TopicMismatch."""
+        self._check_open()
+        await _kafka_plan.apply(self._cluster, plan, self._record_bytes_max)
 
     async def open_transactions(self) -> list[OpenTransaction]:
         """Return the transactions that have not ended yet, each with its producer and age."""

@@ -15,6 +15,7 @@ from madlog.topics import (
     Log,
     LogUnavailable,
     SystemClock,
+    Topic,
     UnsupportedByBackend,
 )
 
@@ -207,6 +208,14 @@ def processors(
         if name not in known:
             raise UnknownProcessor(f"there is no processor {name[:60]!r}: {', '.join(known)}")
     return [processor for name, processor in known.items() if only is None or name in only]
+
+
+def wanted_topics(settings: Settings | None = None) -> list[Topic]:
+    """Return the topics that a log is to have before its first event, in their order."""
+    from madlog.topics import CATALOG
+    from madlog.topics.catalog import state
+
+    return [*CATALOG.values(), *(state(one.name) for one in processors(settings))]
 
 
 def open_worker(

@@ -1,4 +1,4 @@
-"""topics, append, tail, show: what reads and writes the log itself."""
+"""append, tail, show: what reads and writes the log itself."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -10,9 +10,7 @@ from madlog.cli._context import (
     JsonOption,
     LogOption,
     State,
-    note,
     print_object,
-    print_rows,
     run,
     state_of,
 )
@@ -22,101 +20,12 @@ if TYPE_CHECKING:
 
 __all__ = ("register",)
 
-topics_app = typer.Typer(help="the topics: list them, show one", no_args_is_help=True)
-
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
-    app.add_typer(topics_app, name="topics")
     app.command("append", short_help="append one turn, or a turn a line of stdin")(append)
     app.command("tail", short_help="print a topic, and go on as events come")(tail)
     app.command("show", short_help="one conversation: transcript, tool calls, costs")(show)
-
-
-@topics_app.command("list")
-def topics_list(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
-    """List the topics there are, and what each holds.
-
-    Example: madlog topics list
-    """
-    from madlog.topics import CATALOG
-    from madlog.topics.catalog import topic
-
-    state = state_of(ctx, log, as_json)
-    present = run(_present(state))
-    rows = []
-    for name in sorted({*CATALOG, *present}):
-        entry = topic(name)
-        rows.append(
-            {
-                "topic": name,
-                "key": entry.key,
-                "holds": ", ".join(entry.holds) or "–",
-                "kept": entry.keeps,
-                "partitions": present.get(name, entry.partitions),
-                "in_log": name in present,
-            }
-        )
-    print_rows(state, rows, ("topic", "key", "holds", "kept", "partitions", "in_log"))
-
-
-async def _present(state: State) -> dict[str, int]:
-    from madlog.topics import LogUnavailable
-    from madlog.wiring import is_kafka, log_folder, opened
-
-    on_kafka = is_kafka(state.url)
-    if not on_kafka and not log_folder(state.url).exists():
-        return {}
-    try:
-        async with opened(state.url, state.settings, create=on_kafka) as log:
-            return await log.log.topics()
-    except LogUnavailable as error:
-        note(f"madlog: {error}")
-        raise typer.Exit(error.exit_code) from None
-
-
-@topics_app.command("show", short_help="one conversation: transcript, tool calls, costs")
-def topics_show(
-    ctx: typer.Context, name: str, log: LogOption = None, as_json: JsonOption = False
-) -> None:
-    """Show one topic: its schemas, positions, and size.
-
-    Example: madlog topics show mad.conversations
-    """
-    state = state_of(ctx, log, as_json)
-    run(_topics_show(state, name))
-
-
-async def _topics_show(state: State, name: str) -> None:
-    from madlog.schemas.codec import fingerprint
-    from madlog.topics import UnknownTopic
-    from madlog.topics.catalog import topic
-    from madlog.wiring import opened
-
-    entry = topic(name)
-    async with opened(state.url, state.settings, create=False) as log:
-        if name not in await log.log.topics():
-            raise UnknownTopic(
-                f"{name} is in the catalogue, but this log holds nothing of it yet: "
-                "`madlog topics list` shows what it holds"
-            )
-        start, end = await log.log.start([name]), await log.log.end([name])
-        size = 0
-        async for batch in log.log.read(start, end):
-            size += sum(len(record.value) + len(record.key) for record in batch)
-    print_object(
-        state,
-        {
-            "topic": name,
-            "key": entry.key,
-            "kept": entry.keeps,
-            "schemas": {kind: fingerprint(kind).hex() for kind in entry.holds},
-            "start": str(start),
-            "end": str(end),
-            "records": sum(end.values()) - sum(start.values()),
-            "bytes": size,
-        },
-    )
 
 
 def append(

@@ -1,0 +1,157 @@
+"""The commands of who runs a log: topics and consumer groups, on Kafka and embedded."""
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from tests.acceptance.cli import Ran, madlog
+
+CONVERSATIONS = "mad.conversations"
+
+
+class Admin:
+    """Looks into the cluster past the log, and makes topics as another program would."""
+
+    def __init__(self, bootstrap: str, prefix: str) -> None:
+        self.bootstrap = bootstrap
+        self.prefix = prefix
+
+    def make(self, name: str, partitions: int, **settings: str) -> None:
+        configs = {key.replace("_", "."): value for key, value in settings.items()}
+        new = NewTopic(self.prefix + name, partitions, 1, topic_configs=configs)
+        asyncio.run(self._ask(lambda admin: admin.create_topics([new])))
+
+    def settings(self, name: str) -> dict[str, str]:
+        resource = ConfigResource(ConfigResourceType.TOPIC, self.prefix + name)
+        (found,) = asyncio.run(self._ask(lambda admin: admin.describe_configs([resource])))
+        return {entry[0]: entry[1] for entry in found.resources[0][4]}
+
+    def topics(self) -> set[str]:
+        names = asyncio.run(self._ask(lambda admin: admin.list_topics()))
+        return {name.removeprefix(self.prefix) for name in names if name.startswith(self.prefix)}
+
+    async def _ask(self, call: Any) -> Any:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap)
+        await admin.start()
+        try:
+            return await call(admin)
+        finally:
+            await admin.close()
+
+
+@pytest.fixture
+def admin(kafka_bootstrap: str, kafka_prefix: str) -> Admin:
+    return Admin(kafka_bootstrap, kafka_prefix + "-")
+
+
+@pytest.fixture(params=["kafka", "embedded"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """An address where there is no log yet, of each kind."""
+    if request.param == "embedded":
+        return str(tmp_path / "log")
+    return on_kafka(request.getfixturevalue("admin"))
+
+
+def on_kafka(admin: Admin) -> str:
+    return f"kafka://{admin.bootstrap}?prefix={admin.prefix}"
+
+
+def done(cwd: Path, url: str, *arguments: str) -> Ran:
+    ran = madlog(*arguments, "--json", "--log", url, cwd=cwd)
+    assert ran.code == 0, ran.err
+    return ran
+
+
+def append(cwd: Path, url: str, count: int, conversations: int = 8) -> None:
+    lines = "\n".join(
+        json.dumps(
+            {
+                "conversation_id": f"c{number % conversations}",
+                "sender": "ada",
+                "text": f"say {number}",
+                "recipients": ["shop"],
+            }
+        )
+        for number in range(count)
+    )
+    ran = madlog("append", "-", "--log", url, cwd=cwd, stdin=lines.encode())
+    assert ran.code == 0, ran.err
+
+
+def test_apply_makes_the_topics_once_and_a_dry_run_makes_none(url: str, tmp_path: Path) -> None:
+    dry = done(tmp_path, url, "topics", "apply", "--dry-run").json
+    assert {change["action"] for change in dry["changes"]} == {"make"}
+    names = [change["topic"] for change in dry["changes"]]
+    assert {CONVERSATIONS, "mad.schemas", "mad.state.router"} <= set(names)
+    assert not (tmp_path / "log").exists()
+    assert done(tmp_path, url, "topics", "apply", "--dry-run").json["changes"] == dry["changes"]
+    made = done(tmp_path, url, "topics", "apply").json
+    assert (made["applied"], made["changes"]) == (True, dry["changes"])
+    assert done(tmp_path, url, "topics", "apply").json["changes"] == []
+    rows = done(tmp_path, url, "topics", "list").rows
+    assert sorted(names) == [row["topic"] for row in rows if row["in_log"]]
+
+
+def test_apply_says_what_one_broker_does_not_promise(admin: Admin, tmp_path: Path) -> None:
+    ran = madlog("topics", "apply", "--dry-run", "--log", on_kafka(admin), cwd=tmp_path)
+    assert ran.code == 0
+    assert "one machine only" in ran.err
+    assert admin.topics() == set()
+
+
+def test_apply_sets_right_what_drifted_and_leaves_what_others_set(
+    admin: Admin, tmp_path: Path
+) -> None:
+    admin.make(CONVERSATIONS, 4, retention_ms="1000000", segment_ms="123456")
+    url = on_kafka(admin)
+    dry = done(tmp_path, url, "topics", "apply", "--dry-run").json["changes"]
+    drifted = {change["what"]: change for change in dry if change["topic"] == CONVERSATIONS}
+    now, wanted = drifted["retention.ms"]["now"], drifted["retention.ms"]["wanted"]
+    assert (now, wanted) == ("1000000", "-1")
+    assert admin.settings(CONVERSATIONS)["retention.ms"] == "1000000"
+    done(tmp_path, url, "topics", "apply")
+    after = admin.settings(CONVERSATIONS)
+    assert (after["retention.ms"], after["segment.ms"]) == ("-1", "123456")
+    assert after["message.timestamp.type"] == "LogAppendTime"
+    assert done(tmp_path, url, "topics", "apply").json["changes"] == []
+
+
+def test_apply_refuses_what_loses_records_or_breaks_an_order_and_changes_nothing(
+    admin: Admin, tmp_path: Path
+) -> None:
+    url = on_kafka(admin)
+    append(tmp_path, url, 1)
+    admin.make("mad.inbox.shop", 4, retention_ms="-1")
+    admin.make("mad.outcomes", 6)
+    asyncio.run(delivered(url))
+    before = admin.topics()
+    ran = madlog("topics", "apply", "--json", "--log", url, cwd=tmp_path)
+    assert ran.code == 1
+    answer = ran.json
+    assert not answer["applied"]
+    refused = {one["topic"]: one for one in answer["changes"] if one["action"] == "refuse"}
+    assert refused.keys() == {"mad.inbox.shop", "mad.outcomes"}
+    assert refused["mad.inbox.shop"]["what"] == "retention.ms"
+    assert refused["mad.outcomes"]["what"] == "partitions"
+    assert "retention.ms=-1" in ran.err
+    assert {"make", "set"} <= {one["action"] for one in answer["changes"]}
+    assert admin.topics() == before
+    assert admin.settings("mad.inbox.shop")["retention.ms"] == "-1"
+    table = madlog("topics", "apply", "--log", url, cwd=tmp_path)
+    assert "nothing was changed" in table.refused(1)
+
+
+async def delivered(url: str) -> None:
+    """Put a record into an inbox."""
+    from madlog.topics import NewRecord
+    from madlog.topics.kafka import KafkaLog
+
+    log = await KafkaLog.open(url)
+    try:
+        await log.append([NewRecord("mad.inbox.shop", b"c", b"a delivery")])
+    finally:
+        await log.close()
