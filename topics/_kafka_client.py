@@ -163,7 +163,12 @@ class Cluster:
             await asyncio.wait_for(self.client.force_metadata_update(), self.timeout_s)
 
     def _unavailable(self, what: str, error: BaseException) -> LogUnavailable:
-        why = str(error).strip() or type(error).__name__
+        if isinstance(error, TimeoutError):
+            why = "no answer"
+        elif isinstance(error, kafka_errors.KafkaConnectionError):
+            why = "no broker takes a connection"
+        else:
+            why = str(error).strip() or type(error).__name__
         return LogUnavailable(
             f"the Kafka cluster at {self.address.url} did not serve us within "
             f"{self.timeout_s:g} s ({what}: {why}): see that it runs, and that the address and "

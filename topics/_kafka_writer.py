@@ -357,6 +357,19 @@ async def _stop(producer: AIOKafkaProducer) -> None:
             await producer.stop()
     with contextlib.suppress(Exception):
         await producer.client.close()
+    # No news of the cluster comes any more: who waits for it goes on.
+    news = producer.client._md_update_fut or asyncio.get_running_loop().create_future()
+    producer.client._md_update_fut = news
+    if not news.done():
+        news.set_result(False)
+    if sender is not None:
+        # Its requests have failed now: it takes up what they held, and ends.
+        await asyncio.wait({sender}, timeout=2)
+    # Else `stop`, which still waits for these batches, would do so for ever.
+    for batches in pending._batches.values():
+        pending._pending_batches.update(batches)
+    pending._batches.clear()
+    pending.fail_all(kafka_errors.ProducerClosed())
     _forget(producer)
 
 

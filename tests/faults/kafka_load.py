@@ -66,6 +66,7 @@ class Load:
         self._following: dict[str, int] = defaultdict(int)
         # How far each reader has come.
         self._places: dict[str, dict[TopicPartition, int]] = defaultdict(dict)
+        self._senders = 0
         self._acked_at: float | None = None
         self._gap_s = 0.0
         self._stop = asyncio.Event()
@@ -134,47 +135,42 @@ class Load:
     async def _until_acked(self, log: KafkaLog, key: str, count: int) -> None:
         first = self._following[key]
         while True:
-            if await self._send(log, key, range(first, first + count)):
+            if await self._send(log, key, range(first, first + count)) == "acknowledged":
                 break
             await asyncio.sleep(_AGAIN_S)
         self._following[key] = first + count
 
     async def send_once(self, log: KafkaLog, *, senders: int, each: int) -> Counter[str]:
         """Let senders append at the same time and not repeat it; return what they were told."""
-        before = Counter(self.told)
-        start = sum(key.startswith("once") for key in self._following)
-        keys = [f"once-{number}" for number in range(start, start + senders)]
-        for key in keys:
-            self._following[key] = each
-        await asyncio.gather(*(self._send(log, key, range(each)) for key in keys))
-        return self.told - before
+        first = self._senders
+        self._senders += senders
+        keys = [f"once-{number}" for number in range(first, self._senders)]
+        return Counter(await asyncio.gather(*(self._send(log, key, range(each)) for key in keys)))
 
-    async def _send(self, log: KafkaLog, key: str, numbers: range) -> bool:
-        """Append once, and take down what came of it."""
+    async def _send(self, log: KafkaLog, key: str, numbers: range) -> str:
+        """Append once, take down what came of it, and return that in a word."""
         sent = [Sent(key, number) for number in numbers]
         try:
             receipts = await log.append([new_record(key, number) for number in numbers])
         except OutcomeUnknown as error:
             self.history.unknown += sent
-            self._tell("unknown", error)
-            return False
+            return self._told("unknown", error)
         except (NotWritten, LogUnavailable) as error:
             self.history.refused += sent
-            self._tell("refused" if isinstance(error, NotWritten) else "unavailable", error)
-            return False
+            return self._told("refused", error)
         now = asyncio.get_running_loop().time()
         if self._acked_at is not None:
             self._gap_s = max(self._gap_s, now - self._acked_at)
         self._acked_at = now
-        self.told["acknowledged"] += 1
         for number, receipt in zip(numbers, receipts, strict=True):
             self.history.acks.append(Ack(receipt.position, key, number))
-        return True
+        return self._told("acknowledged")
 
-    def _tell(self, what: str, error: LogError) -> None:
+    def _told(self, what: str, error: LogError | None = None) -> str:
         self.told[what] += 1
-        if len(self.words) < _WORDS_MAX:
-            self.words.setdefault(str(error), what)
+        if error is not None and len(self.words) < _WORDS_MAX:
+            self.words[str(error)] = type(error).__name__
+        return what
 
     @asynccontextmanager
     async def reading(self, *names: str, **options: Any) -> AsyncIterator[None]:

@@ -5,14 +5,16 @@ Writers here follow the rule for retries and go on by themselves; so do readers.
 
 import asyncio
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from tests.brokers.cluster import Cluster
 from tests.brokers.jars import BrokerUnavailable
 from tests.brokers.source import without_broker
-from tests.faults.kafka_load import Load
+from tests.faults.kafka_load import Load, resident_mib, until
 
 from madlog.topics.kafka import KafkaLog
 
@@ -22,22 +24,30 @@ NODE = 1
 # One log waits longer than a restart takes, the other gives up and is left in doubt.
 PATIENT_S, IMPATIENT_S = 30.0, 1.0
 KEYS = 8
+# What may wait for the broker, and senders that offer four times that.
+QUEUE_BYTES = 64 << 10
+SENDERS, EACH = 100, 20
+GROWTH_MIB = 64
 READERS = ("from the first record on", "beside it")
+
+
+# A broker that was killed may come back when its session is over.
+QUICK = {"broker.session.timeout.ms": "1000", "broker.heartbeat.interval.ms": "200"}
 
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     try:
-        with Cluster(tmp_path_factory.mktemp("kafka")) as cluster:
+        with Cluster(tmp_path_factory.mktemp("kafka"), settings=QUICK) as cluster:
             yield cluster
     except BrokerUnavailable as error:
         without_broker(error)
 
 
 @asynccontextmanager
-async def opened(load: Load, *timeouts_s: float) -> AsyncIterator[list[KafkaLog]]:
+async def opened(load: Load, *timeouts_s: float, **options: Any) -> AsyncIterator[list[KafkaLog]]:
     """Open a log for each time-out."""
-    logs = [await load.open(timeout_s=timeout_s) for timeout_s in timeouts_s]
+    logs = [await load.open(timeout_s=timeout_s, **options) for timeout_s in timeouts_s]
     try:
         yield logs
     finally:
@@ -77,3 +87,56 @@ async def test_no_kill_of_30_of_the_broker_loses_repeats_or_reorders_a_record(
     broker: Cluster, kafka_prefix: str
 ) -> None:
     await kill_often(broker, kafka_prefix, kills=30)
+
+
+async def be_away(broker: Cluster, prefix: str, *, frozen: bool, for_s: float = 0) -> None:
+    load = Load(broker.bootstrap, prefix, secrets.randbits(32))
+    loop = asyncio.get_running_loop()
+    async with (
+        opened(load, PATIENT_S, IMPATIENT_S, queue_bytes_max=QUEUE_BYTES) as logs,
+        load.reading(*READERS),
+    ):
+        impatient = logs[1]
+        async with load.writing(logs, keys=KEYS):
+            await load.more(200)
+            (broker.pause if frozen else broker.kill)(NODE)
+            before, left_at, told = resident_mib(), loop.time(), Counter[str]()
+            # More than there is room for, again and again.
+            while not told or loop.time() < left_at + for_s:
+                told += await load.send_once(impatient, senders=SENDERS, each=EACH)
+            away_s, grown = loop.time() - left_at, resident_mib() - before
+            if frozen:
+                broker.resume(NODE)
+            else:
+                await start_again(broker)
+            back_at = loop.time()
+            await load.more(200)
+            recovered_s = loop.time() - back_at
+        judged = await load.judge()
+    # What was given up while it was away is not kept, nor waited for.
+    await until(lambda: len(asyncio.all_tasks()) == 1, "no task is left")
+    how = "frozen" if frozen else "dead"
+    print(
+        f"broker {how} for {away_s:.1f} s, +{grown:.0f} MiB, 200 records {recovered_s:.1f} s after "
+        f"it was back, senders that do not repeat meanwhile: {dict(told)}; {judged}"
+    )
+    print(*(f"{kind}: {text}" for text, kind in load.words.items()), sep="\n")
+    assert told["refused"]
+    assert not told["acknowledged"]
+    assert grown < GROWTH_MIB
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["dead", "frozen"])
+async def test_while_the_broker_is_away_senders_are_told_and_after_it_all_go_on_by_themselves(
+    broker: Cluster, kafka_prefix: str, frozen: bool
+) -> None:
+    await be_away(broker, kafka_prefix, frozen=frozen, for_s=4)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("frozen", [False, True], ids=["dead", "frozen"])
+async def test_a_broker_that_is_away_for_60_s_loses_nothing_and_fills_no_memory(
+    broker: Cluster, kafka_prefix: str, frozen: bool
+) -> None:
+    await be_away(broker, kafka_prefix, frozen=frozen, for_s=60)
