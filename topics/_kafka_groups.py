@@ -120,7 +120,10 @@ class KafkaMembership:
         until = loop.time() + timeout_s
         while True:
             self._check()
+            owned = self._owned
             await self._take_up()
+            if self._owned - owned:
+                until = loop.time() + timeout_s  # starting their producers is no waiting for news
             self._stream.records_max = records_max
             records = self._stream.take(records_max, on_damage)
             left_s = until - loop.time()

@@ -134,6 +134,8 @@ class LogMachine(RuleBasedStateMachine):
             self._member = self._run(self._log.join(_GROUP, [FOR_EVER.name]))
             self._polled = dict(self._model.committed)
         timeout_s = self._harness.poll_s if self._harness.poll_s > 0.01 else 0
+        if self._model.waiting(self._polled):
+            timeout_s = self._harness.patience_s  # it ends as soon as anything comes
         polled = self._run(self._member.poll(records_max=records_max, timeout_s=timeout_s))
         done: dict[TopicPartition, int] = {}
         for record in polled:
