@@ -4,10 +4,13 @@ Writers here follow the rule for retries and go on by themselves; so do readers.
 """
 
 import asyncio
+import os
 import secrets
+import subprocess
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -28,6 +31,9 @@ KEYS = 8
 QUEUE_BYTES = 64 << 10
 SENDERS, EACH = 100, 20
 GROWTH_MIB = 64
+# A disk with little beside the ballast, and files of records that fit on it.
+DISK_BYTES, LEFT_BYTES = 32 << 20, 256 << 10
+SMALL_FILES = {"log.segment.bytes": str(1 << 20), "log.index.size.max.bytes": str(64 << 10)}
 READERS = ("from the first record on", "beside it")
 
 
@@ -140,3 +146,63 @@ async def test_a_broker_that_is_away_for_60_s_loses_nothing_and_fills_no_memory(
     broker: Cluster, kafka_prefix: str, frozen: bool
 ) -> None:
     await be_away(broker, kafka_prefix, frozen=frozen, for_s=60)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("mounting a small disk needs root: run the tests as root to see this one")
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs can be mounted here: allow mount ({mounted.stderr.strip()[:100]})")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+async def fill_up(
+    start: Callable[..., Cluster], disk: Path, prefix: str, *, times: int = 1
+) -> None:
+    # A broker whose only disk is full stops serving all of it: it ends by itself.
+    broker = start(settings=QUICK | SMALL_FILES, logs_in=disk)
+    load = Load(broker.bootstrap, prefix, secrets.randbits(32))
+    ballast = disk / "ballast"
+    fitted = 0
+    async with opened(load, PATIENT_S, IMPATIENT_S) as logs, load.reading(*READERS):
+        async with load.writing(logs, keys=KEYS):
+            for _ in range(times):
+                await load.more(200)
+                space = os.statvfs(disk)
+                ballast.write_bytes(bytes(space.f_bavail * space.f_frsize - LEFT_BYTES))
+                before = load.acked
+                await until(lambda: not broker.pids, "the broker has ended")
+                fitted += load.acked - before
+                told = load.told["refused"]
+                await until(lambda: load.told["refused"] > told + KEYS, "writers are told")  # noqa: B023
+                ballast.unlink()
+                await start_again(broker)
+            await load.more(200)
+        judged = await load.judge()
+    print(
+        f"{times} full disks, on which {fitted} records fitted after the ballast, "
+        f"seed {load.seed}: {judged}"
+    )
+    print(*(f"{kind}: {text}" for text, kind in load.words.items()), sep="\n")
+
+
+async def test_a_full_disk_of_the_broker_is_told_and_costs_nothing_acknowledged(
+    small_disk: Path, kafka_cluster: Callable[..., Cluster], kafka_prefix: str
+) -> None:
+    await fill_up(kafka_cluster, small_disk, kafka_prefix)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+async def test_disks_of_the_broker_that_are_full_10_times_cost_nothing_acknowledged(
+    small_disk: Path, kafka_cluster: Callable[..., Cluster], kafka_prefix: str
+) -> None:
+    await fill_up(kafka_cluster, small_disk, kafka_prefix, times=10)
