@@ -26,7 +26,7 @@ from madlog.topics.catalog import Topic
 from madlog.topics.catalog import topic as catalog_topic
 from madlog.topics.errors import LogUnavailable, TopicMismatch, UnsupportedByBackend
 
-__all__ = ("back_up", "compact_topic", "expire_partition", "make_topic")
+__all__ = ("back_up", "compact_topic", "expire_partition", "make_topic", "page_bytes")
 
 _PAGES = 1024
 
@@ -104,6 +104,19 @@ def _chain_anew(connection: apsw.Connection, partition_id: int) -> None:
     connection.execute(
         "UPDATE partitions SET head=?, count=? WHERE id=?", (head, count, partition_id)
     )
+
+
+def page_bytes(connection: apsw.Connection, topic: StoredTopic) -> int | None:
+    """Return what the pages of a topic's records take, None where SQLite does not count them."""
+    total = 0
+    try:
+        for partition_id in topic.ids:
+            name = record_table(partition_id)
+            query = "SELECT sum(pgsize) FROM dbstat WHERE aggregate=1 AND name=?"
+            total += connection.execute(query, (name,)).get or 0
+    except (apsw.SQLError, apsw.CorruptError):  # built without it, or a page is damaged
+        return None
+    return total
 
 
 def back_up(

@@ -9,6 +9,7 @@ from aiokafka.protocol.admin import CreateTopicsRequest, DeleteRecordsRequest
 
 from madlog.topics import catalog
 from madlog.topics._kafka_client import Cluster, raise_error
+from madlog.topics._kafka_config_requests import LogDirs
 from madlog.topics.catalog import Topic
 from madlog.topics.errors import LogUnavailable, TopicMismatch, UnknownTopic
 from madlog.topics.positions import TopicPartition
@@ -16,6 +17,7 @@ from madlog.topics.positions import TopicPartition
 __all__ = (
     "create_topic",
     "delete_records",
+    "disk_bytes",
     "replicas",
     "request_topics",
     "send_to_controller",
@@ -141,3 +143,27 @@ async def delete_records(cluster: Cluster, tp: TopicPartition, before_offset: in
 
     async with asyncio.timeout(cluster.timeout_s):
         await cluster.call("dropping old records", ask)
+
+
+async def disk_bytes(cluster: Cluster, tps: Sequence[TopicPartition]) -> int | None:
+    """Return what partitions take on the disks of all brokers; None when they do not tell."""
+    wanted: dict[str, list[int]] = {}
+    for tp in tps:
+        wanted.setdefault(cluster.physical(tp.topic), []).append(tp.partition)
+    found: set[tuple[str, int]] = set()
+    total = 0
+    for node in cluster.nodes():
+
+        async def ask(node: int = node) -> Any:
+            return await cluster.send(node, LogDirs(wanted))
+
+        response = await cluster.call("asking for sizes on disk", ask)
+        for code, _, topics in response.results:
+            if kafka_errors.for_code(code) is not kafka_errors.NoError:
+                return None  # a disk that is away, or one that we may not ask about
+            for physical, partitions in topics:
+                for partition, size, _, being_moved in partitions:
+                    if not being_moved:
+                        found.add((physical, partition))
+                        total += size
+    return total if len(found) == len(tps) else None

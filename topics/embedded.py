@@ -23,6 +23,7 @@ from madlog.topics._embedded_maintenance import (
     compact_topic,
     expire_partition,
     make_topic,
+    page_bytes,
 )
 from madlog.topics._embedded_reading import Batch, Readers, first_offset_at, read_batch
 from madlog.topics._embedded_storage import (
@@ -328,6 +329,11 @@ class EmbeddedLog:
     ) -> None:
         """Write a consistent copy into an empty or new folder, check it, then give it its name."""
         await asyncio.to_thread(back_up, self._file.opening, folder, progress)
+
+    async def disk_bytes(self, topic: str) -> int | None:
+        """Return what the pages of a topic's records take in the file, None when it is not told."""
+        stored = await self._file.topic(topic)
+        return cast(int | None, await self._file.readers.run(page_bytes, stored))
 
     async def close(self) -> None:
         """Finish what was accepted and let go of the log."""

@@ -19,7 +19,7 @@ from madlog.topics._kafka_group_requests import committed, group_states, reset
 from madlog.topics._kafka_groups import KafkaMembership
 from madlog.topics._kafka_keys import Keys
 from madlog.topics._kafka_stream import Memory, Stream
-from madlog.topics._kafka_topics import create_topic, delete_records
+from madlog.topics._kafka_topics import create_topic, delete_records, disk_bytes
 from madlog.topics._kafka_waits import OpenTransaction, Waits, open_transactions
 from madlog.topics._kafka_writer import Placed, Writer
 from madlog.topics.catalog import Topic, partition_for, topic
@@ -325,6 +325,10 @@ class KafkaLog:
         """Do what a plan says that refuses nothing; raises LogUnavailable, TopicMismatch."""
         self._check_open()
         await _kafka_plan.apply(self._cluster, plan, self._record_bytes_max)
+
+    async def disk_bytes(self, topic: str) -> int | None:
+        """Return what a topic takes on the disks of all that keep it, None when it is not told."""
+        return await disk_bytes(self._cluster, await self._partitions([topic]))
 
     async def open_transactions(self) -> list[OpenTransaction]:
         """Return the transactions that have not ended yet, each with its producer and age."""

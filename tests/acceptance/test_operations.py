@@ -155,3 +155,27 @@ async def delivered(url: str) -> None:
         await log.append([NewRecord("mad.inbox.shop", b"c", b"a delivery")])
     finally:
         await log.close()
+
+
+def test_a_topic_is_shown_with_its_records_sizes_and_times(url: str, tmp_path: Path) -> None:
+    append(tmp_path, url, 30)
+    shown = done(tmp_path, url, "topics", "show", CONVERSATIONS).json
+    # The turns, and what began their conversations: marks of transactions are no records.
+    assert shown["records"] == len(done(tmp_path, url, "tail", CONVERSATIONS).rows) >= 30
+    assert shown["bytes"] > 0
+    assert shown["disk_bytes"] > 0
+    assert shown["oldest"] <= shown["newest"]
+    assert (shown["growth"], shown["damaged"], shown["drifted"]) == (None, 0, [])
+    table = madlog("topics", "show", CONVERSATIONS, "--log", url, cwd=tmp_path)
+    assert "not enough history" in table.out
+    assert "size" in madlog("topics", "--help", cwd=tmp_path).out
+
+
+def test_what_drifted_is_shown_with_the_topic(admin: Admin, tmp_path: Path) -> None:
+    admin.make(CONVERSATIONS, 4, retention_ms="86400000")
+    shown = done(tmp_path, on_kafka(admin), "topics", "show", CONVERSATIONS).json
+    drifted = {change["what"]: change["now"] for change in shown["drifted"]}
+    assert drifted["retention.ms"] == "86400000"
+    assert (shown["records"], shown["retention_s"]) == (0, 86_400)
+    table = madlog("topics", "show", CONVERSATIONS, "--log", on_kafka(admin), cwd=tmp_path)
+    assert "86400000, to be -1" in table.out

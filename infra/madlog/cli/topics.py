@@ -1,7 +1,7 @@
 """topics: list them, show one, make them as the catalogue has them."""
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,15 +12,17 @@ from madlog.cli._context import (
     note,
     print_object,
     print_rows,
+    progress_bar,
     run,
     state_of,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from madlog.topics import Topic
-    from madlog.topics.plan import TopicPlan
+    from madlog.topics.plan import Change, TopicPlan
 
 __all__ = ("register",)
 
@@ -81,11 +83,14 @@ async def _present(state: State) -> dict[str, int]:
         raise typer.Exit(error.exit_code) from None
 
 
-@topics_app.command("show", short_help="one conversation: transcript, tool calls, costs")
+@topics_app.command("show", short_help="one topic: records, size, growth, forecast")
 def topics_show(
     ctx: typer.Context, name: str, log: LogOption = None, as_json: JsonOption = False
 ) -> None:
-    """Show one topic: its schemas, positions, and size.
+    """Show one topic: schemas, positions, size, how fast it grows and what that comes to.
+
+    It reads the whole topic. Growth is measured from the oldest record that is kept until now,
+    and not from less than an hour. On Kafka, settings that drifted are shown too.
 
     Example: madlog topics show mad.conversations
     """
@@ -94,9 +99,13 @@ def topics_show(
 
 
 async def _topics_show(state: State, name: str) -> None:
+    from dataclasses import asdict
+
     from madlog.schemas.codec import fingerprint
     from madlog.topics import UnknownTopic
     from madlog.topics.catalog import topic
+    from madlog.topics.plan import Planned
+    from madlog.topics.sizes import OnDisk, growth, measure
     from madlog.wiring import opened
 
     entry = topic(name)
@@ -107,22 +116,84 @@ async def _topics_show(state: State, name: str) -> None:
                 "`madlog topics list` shows what it holds"
             )
         start, end = await log.log.start([name]), await log.log.end([name])
-        size = 0
-        async for batch in log.log.read(start, end):
-            size += sum(len(record.value) + len(record.key) for record in batch)
-    print_object(
-        state,
-        {
-            "topic": name,
-            "key": entry.key,
-            "kept": entry.keeps,
-            "schemas": {kind: fingerprint(kind).hex() for kind in entry.holds},
-            "start": str(start),
-            "end": str(end),
-            "records": sum(end.values()) - sum(start.values()),
-            "bytes": size,
-        },
-    )
+        with progress_bar("reading records") as show:
+            size = await measure(log.log, name, show)
+        disk = await log.log.disk_bytes(name) if isinstance(log.log, OnDisk) else None
+        drifted = (await log.log.plan([entry])).drifted if isinstance(log.log, Planned) else []
+        # An embedded log drops nothing by itself.
+        kept_s = _retention_s(entry, drifted) if isinstance(log.log, Planned) else None
+        grown = None if entry.compacted else growth(size, log.log.clock.now_us(), kept_s)
+    answer: dict[str, Any] = {
+        "topic": name,
+        "key": entry.key,
+        "kept": entry.keeps,
+        "schemas": {kind: fingerprint(kind).hex() for kind in entry.holds},
+        "start": str(start),
+        "end": str(end),
+        "records": size.records,
+        "bytes": size.bytes,
+        "disk_bytes": disk,
+        "damaged": size.damaged,
+        "oldest": _time(size.oldest_at),
+        "newest": _time(size.newest_at),
+        "retention_s": kept_s,
+        "growth": asdict(grown) if grown else None,
+        "drifted": [asdict(change) for change in drifted],
+    }
+    if state.json:
+        print_object(state, answer)
+    else:
+        _print_topic(state, answer)
+
+
+def _retention_s(entry: "Topic", drifted: "Sequence[Change]") -> int | None:
+    """Return how long records are really kept, None for ever."""
+    for change in drifted:
+        if change.what == "retention.ms" and change.now is not None:
+            return int(change.now) // 1000 if int(change.now) >= 0 else None
+    return entry.retention_s
+
+
+def _print_topic(state: State, answer: dict[str, Any]) -> None:
+    shown = {name: value for name, value in answer.items() if name not in ("growth", "drifted")}
+    shown["bytes"] = f"{answer['bytes']:,} in keys and values"
+    if answer["disk_bytes"] is None:
+        del shown["disk_bytes"]
+    else:
+        shown["disk_bytes"] = f"{answer['disk_bytes']:,} on the disks of all that keep it"
+    for name in ("damaged", "retention_s"):
+        if not answer[name]:
+            del shown[name]
+    shown |= _growth_texts(answer)
+    for change in answer["drifted"]:
+        shown[change["what"]] = f"{change['now']}, to be {change['wanted']}: madlog topics apply"
+    print_object(state, shown)
+
+
+def _growth_texts(answer: dict[str, Any]) -> dict[str, str]:
+    grown = answer["growth"]
+    if grown is None:
+        if answer["kept"] == "last of each key":
+            why = "follows the number of its keys, not time"
+        else:
+            why = "not enough history: it takes an hour since the oldest record"
+        return {"growth": why}
+    span_h = grown["span_s"] / 3600
+    span = f"{span_h / 24:,.1f} days" if span_h >= 48 else f"{span_h:,.1f} hours"
+    texts = {
+        "growth": f"{grown['records_a_day']:,.0f} records and {grown['bytes_a_day']:,.0f} bytes a "
+        f"day, over the {span} from the oldest record until now",
+        "forecast": f"{grown['bytes_in_30_days']:,} bytes in 30 days at this growth",
+    }
+    if grown["bytes_level"] is not None:
+        texts["levels_off"] = f"at {grown['bytes_level']:,} bytes, as old records are dropped"
+    return texts
+
+
+def _time(at_us: int | None) -> str | None:
+    from datetime import UTC, datetime
+
+    return datetime.fromtimestamp(at_us // 1_000_000, UTC).isoformat() if at_us else None
 
 
 @topics_app.command("apply")
