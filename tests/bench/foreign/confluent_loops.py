@@ -172,8 +172,8 @@ def latency(bootstrap: str, topic: str, rate: int, count: int) -> dict[str, Any]
         if message is None or message.error():
             continue
         now = time.perf_counter()
-        headers: Any = message.headers()
-        took.append((now - start - int(headers[-1][1]) / rate) * 1000)
+        came: Any = message.headers()
+        took.append((now - start - int(came[-1][1]) / rate) * 1000)
     sender.join()
     client_us = (cpu_s() - cpu) / count * 1e6
     consumer.close()
