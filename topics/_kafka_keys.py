@@ -1,14 +1,16 @@
 """Clients' idempotency keys as one process knows them: what it wrote, and the tail of the log.
 
-The tail of a partition is read when a key is first used on it. Another process may append the
-same key at the same time: that repeat is in the log, and readers drop it.
+The tail of a partition is read when a key is first used on it, all of it when it is asked for
+(`recall`). Another process may append the same key at the same time: that repeat is in the log, and
+readers drop it.
 """
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from madlog.topics._kafka_client import EARLIEST, LATEST, Cluster
+from madlog.topics._kafka_recall import Recalled
 from madlog.topics._kafka_repeats import IDEMPOTENCY, WINDOW, Repeats, idempotency_header
 from madlog.topics._kafka_stream import look_back
 from madlog.topics._kafka_writer import Placed
@@ -48,6 +50,41 @@ class Keys:
         self._cluster = cluster
         self._entries: OrderedDict[tuple[str, bytes], Entry] = OrderedDict()
         self._ready: dict[str, asyncio.Task[None]] = {}
+        self._recalled: Recalled | None = None
+
+    async def recall(
+        self, tps: Sequence[TopicPartition], progress: Callable[[int], None] | None = None
+    ) -> None:
+        """Learn the keys of these partitions from their start; `progress`: records read so far."""
+        start, end = [await self._cluster.offsets(tps, at) for at in (EARLIEST, LATEST)]
+        done = 0
+
+        def read(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done)
+
+        recalled = self._recalled = self._recalled or Recalled()
+        for tp in tps:
+            # What the tail holds is known anyway.
+            await recalled.read(
+                self._cluster, tp, start[tp], max(start[tp], end[tp] - WINDOW), read
+            )
+
+    def close(self) -> None:
+        """Forget what was recalled."""
+        if self._recalled is not None:
+            self._recalled.close()
+            self._recalled = None
+
+    def _known(self, name: tuple[str, bytes]) -> Entry | None:
+        entry = self._entries.get(name)
+        if entry is None and self._recalled is not None:
+            found = self._recalled.find(*name)
+            if found is not None:
+                entry = self._entries[name] = Entry(*found)
+        return entry
 
     async def prepare(self, placed: Sequence[Placed]) -> None:
         """Read the tails of those topics on which a key is used for the first time.
@@ -91,7 +128,7 @@ class Keys:
                 continue
             key, _, content = idempotency_header(once)[1].partition(b"-")
             name = (tp.topic, key)
-            there = self._entries.get(name)
+            there = self._known(name)
             first = there.content if there is not None else mine.setdefault(name, content)
             if first != content:
                 raise IdempotencyConflict(

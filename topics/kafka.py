@@ -330,6 +330,11 @@ class KafkaLog:
         """Return what a topic takes on the disks of all that keep it, None when it is not told."""
         return await disk_bytes(self._cluster, await self._partitions([topic]))
 
+    async def recall(self, progress: Callable[[int], None] | None = None) -> None:
+        """Learn the idempotency keys of all that the log holds, not only of its tails."""
+        names = [name for name in await self.topics() if not topic(name).compacted]
+        await self._keys.recall(await self._partitions(names), progress)
+
     async def open_transactions(self) -> list[OpenTransaction]:
         """Return the transactions that have not ended yet, each with its producer and age."""
         return await open_transactions(self._cluster, await self._partitions(await self.topics()))
@@ -345,6 +350,7 @@ class KafkaLog:
         await self._transactions.close()
         for stream in list(self._streams):
             await stream.close()
+        self._keys.close()
         await self._cluster.close()
 
     async def _append(

@@ -50,6 +50,7 @@ __all__ = (
     "Membership",
     "NewRecord",
     "OnDamage",
+    "Recall",
     "Receipt",
     "Record",
     "log_damage",
@@ -146,12 +147,16 @@ class Commit(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class GroupState:
-    """A consumer group as the log knows it: committed positions, and live members by partition."""
+    """A consumer group as the log knows it: committed positions, and live members by partition.
+
+    `state` is the backend's own word for it (stable, empty, rebalancing), "" where it has none.
+    """
 
     group: str
     topics: tuple[str, ...]
     committed: Vector
     members: dict[TopicPartition, str]
+    state: str = ""
 
 
 class Membership(Protocol):
@@ -279,6 +284,14 @@ class Checkable(Protocol):
 
     def check(self, progress: Callable[[int], None] | None = None) -> AsyncIterator[Damage]:
         """Yield every damage found; `progress` is told how many records were looked at."""
+
+
+@runtime_checkable
+class Recall(Protocol):
+    """Ability of a log that remembers keys for a time: learn all that it holds."""
+
+    async def recall(self, progress: Callable[[int], None] | None = None) -> None:
+        """Learn the idempotency keys of all records; `progress` is told the records so far."""
 
 
 @runtime_checkable

@@ -22,7 +22,7 @@ from madlog.analytics.importing.formats import format_named
 from madlog.analytics.importing.redaction import Redactor
 from madlog.schemas import Event, SchemaError
 from madlog.topics.event_log import EventLog
-from madlog.topics.log import Receipt
+from madlog.topics.log import Recall, Receipt
 
 __all__ = ("ImportProgress", "ImportReport", "import_file")
 
@@ -221,6 +221,9 @@ async def import_file(
     file = SourceFile(path)
     report = ImportReport(found.name, await _hash(file, tell), dry_run)
     redactor = Redactor() if redact else None
+    if isinstance(log.log, Recall) and not dry_run:
+        # Importing a file again must add nothing, however much was appended since.
+        await log.log.recall(lambda _: tell(ImportProgress("recalling", file.size, 2 * file.size)))
     work = _Import(log, found, report, redactor)
     work.event_bytes_max = event_bytes_max
     work.put_blob = _sha256 if dry_run and put_blob is not None else put_blob
