@@ -47,6 +47,8 @@ _FENCED = (
     kafka_errors.InvalidProducerIdMapping,
     kafka_errors.InvalidTxnState,
 )
+# What the library raises for whatever is asked of a producer that has failed meanwhile.
+_AFTER_FAILURE = (kafka_errors.IllegalOperation, AssertionError)
 _TOO_LARGE = (kafka_errors.MessageSizeTooLargeError, kafka_errors.RecordListTooLargeError)
 
 
@@ -245,9 +247,12 @@ class Writer:
                     committing = True
                     await producer.commit_transaction()
                     await self._until_readable(batches)
-        except (KafkaError, OSError, TimeoutError) as error:
+        except (KafkaError, OSError, TimeoutError, *_AFTER_FAILURE) as error:
+            cause = _cause(self._producer, error)
             self.abandon()
-            raise self._explain(error, committing) from error
+            if isinstance(cause, _AFTER_FAILURE):
+                raise
+            raise self._explain(cause, committing) from error
         except BaseException:
             self.abandon()
             raise
@@ -338,6 +343,15 @@ class Writer:
 
 def _size(record: NewRecord) -> int:
     return len(record.key) + len(record.value) + _RECORD_OVERHEAD
+
+
+def _cause(producer: AIOKafkaProducer | None, error: BaseException) -> BaseException:
+    """Return why a producer failed where the library says only that it has no transaction."""
+    if producer is not None and isinstance(error, _AFTER_FAILURE):
+        told = producer._txn_manager._transaction_waiter
+        if told is not None and told.done() and not told.cancelled():
+            return told.exception() or error
+    return error
 
 
 def _retrieve(future: "asyncio.Future[Any]") -> None:

@@ -6,6 +6,7 @@ that reads what is committed.
 
 import asyncio
 import random
+import struct
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -14,12 +15,14 @@ from dataclasses import dataclass
 import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
-from tests.faults.kafka_worker import PATIENCE_S, Plan, started, until
+from aiokafka import errors as kafka_errors
+from tests.faults.kafka_worker import PATIENCE_S, Plan, Worker, started, until
 from tests.faults.proxy import (
     END_TXN,
     OFFSET_COMMIT,
     PRODUCE,
     TXN_OFFSET_COMMIT,
+    Frame,
     Proxy,
     Side,
     proxied,
@@ -36,6 +39,7 @@ DECISIONS, INBOX = "mad.decisions", "mad.inbox.orders"
 TEXTS = ("HRU?", "EXECUTE: get_order 4711", "Where is my parcel?", "#ack")
 KEYS = 12
 BATCH = 10
+TURNS_EACH = 300
 ADDED_AT_ONCE = 500
 # Where a worker stands still before it is killed, because a request is lost or its answer; None:
 # at any instant.
@@ -67,6 +71,10 @@ async def add_turns(log: EventLog, first: int, count: int) -> None:
 async def open_transactions(log: EventLog) -> int:
     assert isinstance(log.log, KafkaLog)
     return len(await log.log.open_transactions())
+
+
+async def is_open(log: EventLog) -> bool:
+    return await open_transactions(log) > 0
 
 
 async def left_to_do(log: EventLog) -> int:
@@ -139,6 +147,7 @@ class Kills:
     proxy: Proxy
     straight: str
     through: str
+    repeats: bool = False
     turns: int = 0
     done: int = 0
     at_work: int = 0
@@ -157,8 +166,9 @@ class Kills:
             if point is not None:
                 self.proxy.drop(point[0], first=1, side=point[1])
                 await self.proxy.held()
-            if point in POINTS_OPEN:
-                self.surely_open += await open_transactions(self.log) > 0
+            if point in POINTS_OPEN and not self.repeats:
+                await until(lambda: is_open(self.log), "a transaction is open")
+                self.surely_open += 1
             for worker in chance.sample(workers, 2):
                 await asyncio.sleep(chance.random() * 0.02)
                 worker.kill()
@@ -183,13 +193,13 @@ async def killed_at_work(
     rounds = kills // 2
     async with opened(straight) as log, proxied(bootstrap) as (proxy, address):
         await log.ensure_topics([CONVERSATIONS])
-        made = Kills(log, proxy, straight, f"kafka://{address}?{query}")
+        made = Kills(log, proxy, straight, f"kafka://{address}?{query}", bool(parameters))
         for number in range(rounds):
             await made.two(points[number % len(points)], turns // rounds)
         async with started(Plan(straight, "router", until_idle=True)) as (last,):
             assert (await last.end()).what == "ended"
         assert await left_to_do(log) == 0
-        counts = await hold_counts(log, bootstrap, prefix, made.turns, repeats=bool(parameters))
+        counts = await hold_counts(log, bootstrap, prefix, made.turns, repeats=made.repeats)
     print(
         f"{counts}; {made.at_work} kills at work, {made.left_open} transactions left open by them"
     )
@@ -222,3 +232,74 @@ async def test_at_least_once_killed_workers_repeat_nothing_to_readers(
     await killed_at_work(
         kafka_bootstrap, kafka_prefix, points, kills=6, turns=900, transactions="off"
     )
+
+
+def refused(frame: Frame) -> bool:
+    """Tell whether a coordinator refused the end of a transaction because of its epoch."""
+    assert frame.answer is not None
+    _, code = struct.unpack(">ih", frame.answer)
+    return kafka_errors.for_code(code) in (
+        kafka_errors.InvalidProducerEpoch,
+        kafka_errors.ProducerFenced,
+    )
+
+
+@pytest.mark.parametrize(
+    "point",
+    [(END_TXN, "request"), (TXN_OFFSET_COMMIT, "response"), None],
+    ids=["commit on its way", "before its commit", "any instant"],
+)
+async def test_a_worker_frozen_for_longer_than_its_session_is_fenced_and_goes_on(
+    kafka_bootstrap: str, kafka_prefix: str, point: Point
+) -> None:
+    query = f"?prefix={kafka_prefix}"
+    straight = f"kafka://{kafka_bootstrap}{query}"
+    async with (
+        opened(straight) as log,
+        proxied(kafka_bootstrap) as (proxy, address),
+        started(Plan(f"kafka://{address}{query}", "router", BATCH)) as workers,
+    ):
+        zombie = workers[0]
+        await log.ensure_topics([CONVERSATIONS])
+        await add_turns(log, 1, TURNS_EACH)
+        await zombie.says("worked", 3)
+        if point is not None:
+            proxy.hold(point[0], first=1, side=point[1])
+            await proxy.held()
+            await until(lambda: is_open(log), "a transaction is open")
+        zombie.freeze()
+        done = zombie.events
+        async with started(Plan(straight, "router", BATCH)) as heirs:
+            await add_turns(log, TURNS_EACH + 1, TURNS_EACH)
+            await until(lambda: all_is_done(log), "another worker has done all")
+            assert zombie.events == done < TURNS_EACH
+            assert heirs[0].events >= 2 * TURNS_EACH - done - BATCH
+            if point is not None:
+                await thaw_fenced(proxy, zombie, point)
+            zombie.go_on()
+            await until(lambda: work_is_shared(log), "the worker has come back into its group")
+            await add_turns(log, 2 * TURNS_EACH + 1, TURNS_EACH)
+            await until(lambda: all_is_done(log), "both have done all")
+            for worker in (zombie, *heirs):
+                assert worker.told[-1].what == "worked", worker.told[-1]
+            counts = await hold_counts(log, kafka_bootstrap, kafka_prefix, 3 * TURNS_EACH)
+            print(f"{counts}; {done} by the worker before it froze, {zombie.events - done} after")
+            assert zombie.events > done
+
+
+async def thaw_fenced(proxy: Proxy, zombie: Worker, point: tuple[int, Side]) -> None:
+    """Let a frozen worker's commit reach the coordinator, which must refuse it."""
+    if point == (END_TXN, "request"):
+        (frame,) = await proxy.release()
+        zombie.go_on()
+    else:
+        await proxy.release()
+        proxy.hold(END_TXN, first=1, side="response")
+        zombie.go_on()
+        (frame,) = await proxy.held()
+        await proxy.release()
+    assert refused(frame), frame.answer
+
+
+async def all_is_done(log: EventLog) -> bool:
+    return await left_to_do(log) == 0
