@@ -52,7 +52,7 @@ _Decoded = tuple[Item, LogEvent | None, Exception | str | None]
 class Options:
     """Limits of an engine."""
 
-    batch_records_max: int = 500
+    batch_records_max: int = 2_000
     # How often one event is tried, and how often one transaction is, before giving up.
     attempts_max: int = 3
     recovery_timeout_s: float = 600.0

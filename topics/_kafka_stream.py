@@ -25,6 +25,8 @@ from madlog.topics.positions import TopicPartition
 __all__ = ("Memory", "Stream", "look_back")
 
 _BACKOFF_S = 0.1
+# No more is fetched of a partition of which this much is at hand.
+_AHEAD_BYTES = 8 << 20
 
 
 class Memory:
@@ -48,7 +50,7 @@ class Memory:
 
 
 class _Partition:
-    __slots__ = ("at", "buffer", "end", "repeats", "yielded")
+    __slots__ = ("at", "buffer", "bytes", "end", "repeats", "yielded")
 
     def __init__(self, at: int, end: int | None, repeats: Repeats | None) -> None:
         self.at = at  # where the next fetch goes on
@@ -56,6 +58,7 @@ class _Partition:
         self.yielded = at
         self.repeats = repeats
         self.buffer: deque[Record | Damage] = deque()
+        self.bytes = 0  # of what was fetched since the buffer was last empty
 
     def finished(self) -> bool:
         return self.end is not None and self.at >= self.end
@@ -112,6 +115,8 @@ class Stream:
                 else:
                     records.append(one)
                     part.yielded = one.offset + 1
+            if not part.buffer:
+                part.bytes = 0
             # Put back at the end: each partition gets its turn.
             self._partitions[tp] = self._partitions.pop(tp)
             if records:
@@ -136,7 +141,9 @@ class Stream:
             wanted = {
                 tp: part.at
                 for tp, part in self._partitions.items()
-                if len(part.buffer) < self.records_max and not part.finished()
+                if len(part.buffer) < self.records_max
+                and part.bytes < _AHEAD_BYTES
+                and not part.finished()
             }
             if wanted:
                 self._fetching = self._cluster.background(self._fetch(wanted))
@@ -249,6 +256,7 @@ class Stream:
         else:
             part.buffer.extend(records)
         part.at = at
+        part.bytes = part.bytes + len(fetched.data) if part.buffer else 0
         return None
 
 

@@ -30,7 +30,7 @@ class Settings(BaseModel):
     record_bytes_max: int = Field(default=1 << 20, ge=1024, description="largest turn, bytes")
     queue_bytes_max: int = Field(default=32 << 20, ge=1 << 20, description="unacknowledged, bytes")
     session_timeout_s: float = Field(default=6.0, gt=0.5, le=9.0, description="member lease")
-    worker_batch_records_max: int = Field(default=500, ge=1, le=10_000)
+    worker_batch_records_max: int = Field(default=2_000, ge=1, le=10_000)
     worker_recovery_timeout_s: float = Field(default=600.0, gt=0)
     max_error: float = Field(default=0.05, ge=0, le=1, description="promised error of cheap tiers")
     audit_rate: float = Field(
