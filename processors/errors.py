@@ -6,7 +6,7 @@ MadlogError (madlog.schemas)
     ├── NoModel (LookupError)       a processor was stepped before its model was published
     ├── ReservedKey (KeyError)      a step wrote a state key that the engine owns
     ├── WrongPartition (ValueError) a record stands where its key does not belong
-    ├── UnknownProcessor (LookupError)
+    ├── UnknownProcessor (LookupError), UnknownGroup (LookupError)
     └── RecoveryTimeout             exit code 3: state could not be rebuilt in time
 """
 
@@ -20,6 +20,7 @@ __all__ = (
     "ProcessorError",
     "RecoveryTimeout",
     "ReservedKey",
+    "UnknownGroup",
     "UnknownProcessor",
     "WrongPartition",
 )
@@ -50,6 +51,10 @@ class WrongPartition(ProcessorError, ValueError):
 
 class UnknownProcessor(ProcessorError, LookupError):
     """No processor has this name."""
+
+
+class UnknownGroup(ProcessorError, LookupError):
+    """No consumer group of this name has read the log."""
 
 
 class RecoveryTimeout(ProcessorError, TimeoutError):

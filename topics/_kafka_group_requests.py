@@ -17,6 +17,14 @@ from madlog.topics.positions import TopicPartition, Vector
 __all__ = ("committed", "group_states", "reset")
 
 _UNSTABLE_S = 0.003
+# A group of the newer protocol is told as dead to whoever asks by this one.
+_STATES = {
+    "Stable": "stable",
+    "Empty": "empty",
+    "PreparingRebalance": "rebalancing",
+    "CompletingRebalance": "rebalancing",
+    "Dead": "not told",
+}
 _MEMBERS_LIVE = (
     kafka_errors.UnknownMemberIdError,
     kafka_errors.IllegalGenerationError,
@@ -88,7 +96,9 @@ async def _state(cluster: Cluster, group: str) -> GroupState:
     places = await committed(cluster, group)
     topics = {tp.topic for tp in places}
     members: dict[TopicPartition, str] = {}
-    for _, _, _, _, _, described, *_ in response.groups:
+    word = ""
+    for _, _, said, _, _, described, *_ in response.groups:
+        word = _STATES.get(said, "")
         for member_id, _, _, metadata, assignment in described:
             if metadata:
                 for physical in ConsumerProtocol.METADATA.decode(metadata).subscription:
@@ -99,7 +109,7 @@ async def _state(cluster: Cluster, group: str) -> GroupState:
                 ).partitions():
                     tp = TopicPartition(cluster.logical(physical) or physical, partition)
                     members[tp] = member_id
-    return GroupState(group, tuple(sorted(topics)), places, dict(sorted(members.items())))
+    return GroupState(group, tuple(sorted(topics)), places, dict(sorted(members.items())), word)
 
 
 async def reset(cluster: Cluster, group: str, positions: Vector) -> None:

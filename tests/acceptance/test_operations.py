@@ -10,6 +10,8 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from tests.acceptance.cli import Ran, madlog
 
+from madlog.wiring import opened
+
 CONVERSATIONS = "mad.conversations"
 
 
@@ -179,3 +181,99 @@ def test_what_drifted_is_shown_with_the_topic(admin: Admin, tmp_path: Path) -> N
     assert (shown["records"], shown["retention_s"]) == (0, 86_400)
     table = madlog("topics", "show", CONVERSATIONS, "--log", on_kafka(admin), cwd=tmp_path)
     assert "86400000, to be -1" in table.out
+
+
+def worked(cwd: Path, url: str) -> tuple[int, int]:
+    """Run the worker to the end of its work; returns events processed and outputs made."""
+    report = done(cwd, url, "worker", "--until-idle").json
+    return report["events"], report["outputs"]
+
+
+def lag_of(cwd: Path, url: str) -> int:
+    rows = done(cwd, url, "groups").rows
+    assert {(row["group"], row["exact"]) for row in rows} == {("router", True)}
+    return sum(row["lag"] for row in rows)
+
+
+def test_a_group_that_has_read_all_has_no_lag_and_each_turn_more_is_one(
+    url: str, tmp_path: Path
+) -> None:
+    append(tmp_path, url, 20)
+    worked(tmp_path, url)
+    rows = done(tmp_path, url, "groups").rows
+    assert [row["partition"] for row in rows] == [0, 1, 2, 3]
+    assert {(row["topic"], row["state"]) for row in rows} == {(CONVERSATIONS, "empty")}
+    assert {(row["lag"], row["exact"], row["member"]) for row in rows} == {(0, True, None)}
+    append(tmp_path, url, 5)
+    assert lag_of(tmp_path, url) == 5
+    before = madlog("groups", "--log", url, cwd=tmp_path)
+    assert (before.code, before.out.count(CONVERSATIONS)) == (0, 4)
+
+
+def test_a_reset_back_is_shown_first_and_makes_nothing_happen_twice(
+    url: str, tmp_path: Path
+) -> None:
+    append(tmp_path, url, 20)
+    events, outputs = worked(tmp_path, url)
+    assert events > 0 < outputs
+    reset = ("groups", "reset", "router", "--to", "start")
+    dry = done(tmp_path, url, *reset, "--dry-run").json
+    assert {move["effect"] for move in dry["moves"] if move["records"]} == {"read again"}
+    assert sum(move["records"] for move in dry["moves"]) == events
+    assert lag_of(tmp_path, url) == 0
+    made = done(tmp_path, url, *reset).json
+    assert made["moves"] == dry["moves"]
+    assert "passes over" in made["consequences"][0]
+    assert lag_of(tmp_path, url) == events
+    assert worked(tmp_path, url) == (0, 0)
+    assert lag_of(tmp_path, url) == 0
+    # What it was at before can be given back as it was printed.
+    done(tmp_path, url, "groups", "reset", "router", "--to", made["before"])
+
+
+def test_what_a_reset_skips_is_not_made_up_for_by_going_back(admin: Admin, tmp_path: Path) -> None:
+    url = on_kafka(admin)
+    append(tmp_path, url, 4, conversations=1)
+    worked(tmp_path, url)
+    append(tmp_path, url, 3, conversations=1)
+    made = done(tmp_path, url, "groups", "reset", "router", "--to", "end").json
+    assert sum(move["records"] for move in made["moves"] if move["effect"] == "skipped") == 3
+    assert "going back does not" in made["consequences"][0]
+    assert lag_of(tmp_path, url) == 0
+    append(tmp_path, url, 1, conversations=1)
+    assert worked(tmp_path, url)[0] == 1
+    done(tmp_path, url, "groups", "reset", "router", "--to", made["before"])
+    assert lag_of(tmp_path, url) == 4
+    assert worked(tmp_path, url) == (0, 0)
+
+
+def test_a_reset_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    url = str(tmp_path / "log")
+    append(tmp_path, url, 4)
+    worked(tmp_path, url)
+
+    def refused(*arguments: str, group: str = "router") -> str:
+        ran = madlog("groups", "reset", group, *arguments, "--log", url, cwd=tmp_path)
+        return ran.refused(2)
+
+    assert "madlog groups" in refused("--to", "start", group="nobody")
+    assert "ends at" in refused("--to", "100000")
+    assert "past the end" in refused("--to", f"{CONVERSATIONS}/0@100000")
+    assert "reads nothing of mad.llm" in refused("--to", "end", "--topic", "mad.llm")
+    assert "is not a time" in refused("--to", "yesterday")
+    assert lag_of(tmp_path, url) == 0
+
+
+async def test_a_reset_waits_for_members_to_stop(url: str, tmp_path: Path) -> None:
+    await asyncio.to_thread(append, tmp_path, url, 4)
+    await asyncio.to_thread(worked, tmp_path, url)
+    async with opened(url) as log:
+        member = await log.log.join("router", [CONVERSATIONS])
+        await member.poll()
+        rows = (await asyncio.to_thread(done, tmp_path, url, "groups")).rows
+        assert {(row["state"], row["member"]) for row in rows} == {("stable", member.member)}
+        arguments = ("groups", "reset", "router", "--to", "end", "--log", url)
+        ran = await asyncio.to_thread(madlog, *arguments, cwd=tmp_path)
+        assert "has live members" in ran.refused(2)
+        await member.leave()
+    await asyncio.to_thread(done, tmp_path, url, "groups", "reset", "router", "--to", "end")

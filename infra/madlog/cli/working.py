@@ -1,6 +1,6 @@
 """worker, groups, dead-letters: the processors at work."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,15 +17,19 @@ from madlog.cli._context import (
     state_of,
 )
 
+if TYPE_CHECKING:
+    from madlog.topics import EventLog, Vector
+
 __all__ = ("register",)
 
+groups_app = typer.Typer(invoke_without_command=True, subcommand_metavar="[reset …]")
 dead_app = typer.Typer(help="what could not be processed: list, show, retry", no_args_is_help=True)
 
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
     app.command("worker", short_help="run the processors: route each turn")(worker)
-    app.command("groups", short_help="who has read how far")(groups)
+    app.add_typer(groups_app, name="groups", short_help="who has read how far; reset")
     app.add_typer(dead_app, name="dead-letters")
 
 
@@ -76,13 +80,20 @@ async def _worker(state: State, only: str | None, until_idle: bool) -> None:
     )
 
 
+@groups_app.callback()
 def groups(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
-    """List consumer groups: position, end and lag of each partition.
+    """List consumer groups: state, position, end, lag and member of each partition.
+
+    The lag is counted in records where it is small; where `exact` is false it is the distance of
+    offsets, of which some may hold no record on Kafka.
 
     Example: madlog groups
     """
     state = state_of(ctx, log, as_json)
-    run(_groups(state))
+    if ctx.invoked_subcommand is None:
+        run(_groups(state))
+    else:
+        ctx.find_root().obj = state
 
 
 async def _groups(state: State) -> None:
@@ -91,8 +102,104 @@ async def _groups(state: State) -> None:
 
     async with opened(state.url, state.settings, create=False) as log:
         rows = await group_rows(log)
-    columns = ("group", "topic", "partition", "committed", "end", "lag", "member")
+    columns = ("group", "state", "topic", "partition", "committed", "end", "lag", "exact", "member")
     print_rows(state, rows, columns, empty="no group has read this log: madlog worker makes one")
+
+
+@groups_app.command("reset", short_help="let a group go on from another position")
+def groups_reset(
+    ctx: typer.Context,
+    group: Annotated[str, typer.Argument(help="A group: madlog groups lists them.")],
+    to: Annotated[
+        str,
+        typer.Option("--to", metavar="start|end|OFFSET|POSITIONS|TIME", help="Where to go on."),
+    ],
+    topic: Annotated[str | None, typer.Option("--topic", help="Of this topic only.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show it, change nothing.")] = False,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a group go on from another position; refused while it has members.
+
+    A processor's state says how far it has worked, so going back does not make it process events
+    a second time; what is skipped is not processed.
+
+    \b
+    Examples:
+      madlog groups reset router --to start --dry-run
+      madlog groups reset reports --to mad.decisions/0@120
+      madlog groups reset reports --to 2026-11-24T12:00:00Z --topic mad.decisions
+    """
+    state = state_of(ctx, log, as_json)
+    run(_groups_reset(state, group, to, topic, dry_run))
+
+
+async def _groups_reset(state: State, name: str, to: str, topic: str | None, dry_run: bool) -> None:
+    from madlog.processors.groups import consequences, group_state, plan_reset
+    from madlog.topics import Vector
+    from madlog.wiring import opened
+
+    async with opened(state.url, state.settings, create=False) as log:
+        group = await group_state(log, name)
+        moves = await plan_reset(log, group, await _target(log, group.topics, to, topic))
+        said = consequences(name, moves, await log.log.topics())
+        if not dry_run:
+            await log.log.reset(name, Vector({move.tp: move.to for move in moves}))
+    rows = [
+        {
+            "topic": move.tp.topic,
+            "partition": move.tp.partition,
+            "from": move.now,
+            "to": move.to,
+            "records": move.records,
+            "exact": move.exact,
+            "effect": move.effect,
+        }
+        for move in moves
+    ]
+    before = str(Vector({move.tp: move.now for move in moves if move.now is not None}))
+    if state.json:
+        answer = {"group": name, "dry_run": dry_run, "moves": rows, "before": before}
+        print_object(state, {**answer, "consequences": said})
+        return
+    print_rows(state, rows, ("topic", "partition", "from", "to", "records", "exact", "effect"))
+    for sentence in said:
+        note(f"madlog: {sentence}")
+    if dry_run:
+        note("nothing was changed: without --dry-run it is")
+    elif before:
+        note(f"it was at: {before}")
+
+
+async def _target(
+    log: "EventLog", topics: tuple[str, ...], text: str, topic: str | None
+) -> "Vector":
+    """Return the positions that --to and --topic stand for."""
+    from madlog.analytics.as_of import as_of, parse_time
+    from madlog.topics import Vector
+    from madlog.topics.errors import InvalidPosition
+
+    present = await log.log.topics()
+    wanted = [name for name in topics if name in present and topic in (None, name)]
+    if not topics:
+        raise InvalidPosition(
+            "the group has not committed any position yet: its members begin at the start"
+        )
+    if not wanted:
+        raise InvalidPosition(
+            f"the group reads nothing of {topic or 'this log'}: it reads {', '.join(topics)}"
+        )
+    if text == "start":
+        return await log.log.start(wanted)
+    end = await log.log.end(wanted)
+    if text == "end":
+        return end
+    if text.isdecimal():
+        return Vector(dict.fromkeys(end, int(text)))
+    if "@" in text:
+        named = await as_of(log, text)
+        return named if topic is None else named.only([topic])
+    return await log.log.at_time(wanted, parse_time(text))
 
 
 @dead_app.command("list")
