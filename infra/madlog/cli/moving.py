@@ -168,7 +168,7 @@ def backup(
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Copy the log while it is in use, and check the copy.
+    """Copy the log while it is in use, and check the copy; a log on Kafka is refused.
 
     Example: madlog backup /backups/2026-11-24
     """
@@ -177,9 +177,17 @@ def backup(
 
 
 async def _backup(state: State, out: Path) -> None:
+    from madlog.topics import UnsupportedByBackend
     from madlog.topics.log import Backup
-    from madlog.wiring import opened
+    from madlog.wiring import is_kafka, opened
 
+    if is_kafka(state.url):
+        raise UnsupportedByBackend(
+            "a log on Kafka is not copied into a folder: its replicas keep it (madlog topics apply "
+            "--dry-run says how safely), MirrorMaker keeps a copy on a second cluster, and madlog "
+            "export gets the conversations out"
+        )
+    _check_folder(out)
     with progress_bar("copying") as show:
         async with opened(state.url, state.settings, create=False) as log:
             if not isinstance(log.log, Backup):
@@ -204,9 +212,16 @@ def restore(
 
 
 async def _restore(state: State, copy: Path) -> None:
+    from madlog.topics import UnsupportedByBackend
     from madlog.topics.log import Backup
-    from madlog.wiring import log_folder, opened
+    from madlog.wiring import is_kafka, log_folder, opened
 
+    if is_kafka(state.url):
+        raise UnsupportedByBackend(
+            "a backup is the files of an embedded log, so it is restored into a folder: name one "
+            "with --log; madlog export and madlog import bring its conversations onto Kafka"
+        )
+    _check_folder(copy)
     target = log_folder(state.url)
     if target.exists() and any(target.iterdir()):
         raise fail(f"{target} holds something already: restore into a new folder with --log", 2)
@@ -215,3 +230,9 @@ async def _restore(state: State, copy: Path) -> None:
         await source.log.backup(target)
         end = await source.log.end(await source.log.topics())
     print_object(state, {"restored": str(target), "records": sum(end.values())})
+
+
+def _check_folder(named: Path) -> None:
+    """Refuse what is meant as an address: it would become a folder of that name."""
+    if named.parts[:1] == ("kafka:",):
+        raise fail(f"{named} is to be a folder: a backup is made of, and into, files", 2)

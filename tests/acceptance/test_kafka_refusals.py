@@ -1,0 +1,90 @@
+"""What Kafka cannot do, or does not answer, is said in one sentence by every command."""
+
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from madlog import cli
+
+
+def ran(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run a command in this process; returns its exit code, raises what it does not explain."""
+    monkeypatch.setattr(sys, "argv", ["madlog", *arguments])
+    return cli._run()
+
+
+@pytest.fixture
+def nowhere() -> Iterator[str]:
+    """The address of a cluster that is not there: a port that is taken, and does not listen."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"kafka://127.0.0.1:{taken.getsockname()[1]}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "instead"),
+    [
+        (("backup", "copy", "--log", "kafka://h:1"), ("replicas", "MirrorMaker", "madlog export")),
+        (("restore", "copy", "--log", "kafka://h:1"), ("a folder", "madlog import")),
+        (("restore", "kafka://h:1", "--log", "new"), ("to be a folder",)),
+        (("backup", "kafka://h:1", "--log", "old"), ("to be a folder",)),
+    ],
+)
+def test_copies_of_files_are_refused_with_what_to_do_instead(
+    arguments: tuple[str, ...],
+    instead: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ran(monkeypatch, *arguments) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert all(word in said for word in instead), said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "append -c c -s ada hello",
+        "ask turns-per-day",
+        "check",
+        "dead-letters list",
+        "dead-letters retry all",
+        "dead-letters show 1",
+        "digest",
+        "export openai",
+        "groups",
+        "groups reset router --to start",
+        "import turns.jsonl --format openai-chat",
+        "replay rebuild",
+        "show latest",
+        "sql select(1)",
+        "tail",
+        "topics apply",
+        "topics apply --dry-run",
+        "topics list",
+        "topics show mad.llm",
+        "worker --until-idle",
+    ],
+)
+def test_a_cluster_that_is_not_there_is_said_so_and_is_exit_code_3(
+    command: str,
+    nowhere: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MADLOG_KAFKA_TIMEOUT_S", "5")
+    (tmp_path / "turns.jsonl").write_text("{}\n")
+    assert ran(monkeypatch, *command.split(), "--log", nowhere) == 3
+    said = capsys.readouterr().err
+    assert said.startswith("madlog: we could not connect to the Kafka cluster")
+    assert nowhere in said
+    assert said.count("\n") == 1, said
