@@ -175,9 +175,10 @@ class Lane:
             return True
         # What lies between may be no record: on Kafka the end of a transaction takes an offset.
         until = Vector({tp: end[tp] for tp in behind})
-        async for _ in self._log.log.read(Vector(behind), until, on_damage=lambda damage: None):
+        damages: list[Damage] = []
+        async for _ in self._log.log.read(Vector(behind), until, on_damage=damages.append):
             return False
-        return True
+        return not damages
 
     async def retry(self, item: Record, mark: Event) -> None:
         """Step a dead letter's record again and append its outputs and `mark`.
