@@ -277,3 +277,21 @@ async def test_a_reset_waits_for_members_to_stop(url: str, tmp_path: Path) -> No
         assert "has live members" in ran.refused(2)
         await member.leave()
     await asyncio.to_thread(done, tmp_path, url, "groups", "reset", "router", "--to", "end")
+
+
+def test_a_worker_says_how_far_its_recovery_is_and_gives_up_at_its_deadline(
+    url: str, tmp_path: Path
+) -> None:
+    append(tmp_path, url, 20)
+    worked(tmp_path, url)
+    append(tmp_path, url, 1)
+    command = ("worker", "--until-idle", "--json", "--log", url)
+    # No reading of a log is done in a µs.
+    short = {"MADLOG_WORKER_RECOVERY_TIMEOUT_S": "0.000001"}
+    said = madlog(*command, cwd=tmp_path, env=short).refused(3)
+    assert said.startswith(f"madlog: the state of router for {CONVERSATIONS}/")
+    assert "MADLOG_WORKER_RECOVERY_TIMEOUT_S" in said
+    ran = madlog(*command, cwd=tmp_path)
+    assert (ran.code, ran.json["events"]) == (0, 1), ran.err
+    assert f"rebuilding the state of router for {CONVERSATIONS}/" in ran.err
+    assert "changes" in ran.err

@@ -1,5 +1,6 @@
 """worker, groups, dead-letters: the processors at work."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -65,7 +66,7 @@ async def _worker(state: State, only: str | None, until_idle: bool) -> None:
             report = await engine.run(
                 until_idle=until_idle,
                 progress=lambda now: show(now.events),
-                recovering=lambda text: note(f"madlog: {text}"),
+                recovering=_sparse_note(),
             )
             # The live projections, which `replay rebuild` holds against a fold from zero.
             await refresh(log, folder_beside(state.url, state.settings) / "projections")
@@ -78,6 +79,21 @@ async def _worker(state: State, only: str | None, until_idle: bool) -> None:
             "idle": report.idle,
         },
     )
+
+
+def _sparse_note(every_s: float = 1.0) -> Callable[[str], None]:
+    """Return what says how far each thing is, SUBJECT: HOW FAR, at most once in a while."""
+    import time
+
+    said: dict[str, float] = {}
+
+    def say(text: str) -> None:
+        subject, now = text.rpartition(":")[0], time.monotonic()
+        if now - said.get(subject, -every_s) >= every_s:
+            said[subject] = now
+            note(f"madlog: {text}")
+
+    return say
 
 
 @groups_app.callback()
