@@ -1,19 +1,11 @@
 """What Kafka cannot do, or does not answer, is said in one sentence by every command."""
 
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
-from madlog import cli
-
-
-def ran(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
-    """Run a command in this process; returns its exit code, raises what it does not explain."""
-    monkeypatch.setattr(sys, "argv", ["madlog", *arguments])
-    return cli._run()
+from tests.acceptance.inside import inside
 
 
 @pytest.fixture
@@ -37,13 +29,10 @@ def test_copies_of_files_are_refused_with_what_to_do_instead(
     arguments: tuple[str, ...],
     instead: tuple[str, ...],
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert ran(monkeypatch, *arguments) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
+    ran = inside(*arguments, cwd=tmp_path)
+    said = ran.refused(2)
+    assert ran.err.count("\n") == 1
     assert all(word in said for word in instead), said
     assert list(tmp_path.iterdir()) == []
 
@@ -77,14 +66,10 @@ def test_a_cluster_that_is_not_there_is_said_so_and_is_exit_code_3(
     command: str,
     nowhere: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MADLOG_KAFKA_TIMEOUT_S", "5")
     (tmp_path / "turns.jsonl").write_text("{}\n")
-    assert ran(monkeypatch, *command.split(), "--log", nowhere) == 3
-    said = capsys.readouterr().err
+    ran = inside(*command.split(), "--log", nowhere, cwd=tmp_path)
+    said = ran.refused(3)
     assert said.startswith("madlog: we could not connect to the Kafka cluster")
     assert nowhere in said
-    assert said.count("\n") == 1, said
+    assert ran.err.count("\n") == 1, ran.err

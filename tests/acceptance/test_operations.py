@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from tests.acceptance.cli import Ran, madlog
+from tests.acceptance.cli import Ran
+from tests.acceptance.inside import inside as madlog
 
 from madlog.wiring import opened
 

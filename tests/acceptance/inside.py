@@ -1,0 +1,32 @@
+"""Runs the command line inside this process: as `cli`, without the start of an interpreter."""
+
+import contextlib
+import io
+import os
+import sys
+from pathlib import Path
+from unittest import mock
+
+from tests.acceptance.cli import Ran
+
+from madlog import cli
+
+__all__ = ("inside",)
+
+
+def inside(
+    *arguments: str, cwd: Path, stdin: bytes = b"", env: dict[str, str] | None = None
+) -> Ran:
+    """Run madlog in a folder; raises what it does not explain."""
+    out, err = io.StringIO(), io.StringIO()
+    given = io.TextIOWrapper(io.BytesIO(stdin))
+    with (
+        contextlib.chdir(cwd),
+        mock.patch.dict(os.environ, {"COLUMNS": "120", **(env or {})}),
+        mock.patch.object(sys, "argv", ["madlog", *arguments]),
+        mock.patch.object(sys, "stdin", given),
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+    ):
+        code = cli._run()
+    return Ran(code, out.getvalue(), err.getvalue())
