@@ -39,7 +39,7 @@ DECISIONS, INBOX = "mad.decisions", "mad.inbox.orders"
 TEXTS = ("HRU?", "EXECUTE: get_order 4711", "Where is my parcel?", "#ack")
 KEYS = 12
 BATCH = 10
-TURNS_EACH = 300
+TURNS_EACH = 200
 ADDED_AT_ONCE = 500
 # Where a worker stands still before it is killed, because a request is lost or its answer; None:
 # at any instant.
