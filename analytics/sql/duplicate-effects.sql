@@ -3,7 +3,7 @@
 -- param reads: boolean = false
 WITH done AS (
     SELECT call.conversation_id, call.occurred_at, call.action, call.arguments,
-        call.appended_at, call.partition, call."offset", call.event_id,
+        call.event_id,
         try_cast(try_cast(call.arguments AS JSON) AS MAP(VARCHAR, JSON)) AS given
     FROM tool_calls AS call
     WHERE EXISTS (
@@ -38,10 +38,10 @@ WITH done AS (
         count(*) AS times, count(DISTINCT conversation_id) AS conversations,
         sum(try_cast(trim(amount, '"') AS DOUBLE)) - arg_min(
             coalesce(try_cast(trim(amount, '"') AS DOUBLE), 0),
-            (appended_at, partition, "offset")) AS amount_repeated,
+            (occurred_at, event_id)) AS amount_repeated,
         min(occurred_at) AS first_at, max(occurred_at) AS last_at,
         list_sort(list(DISTINCT conversation_id))[1:20] AS in_conversations,
-        list(event_id ORDER BY appended_at, partition, "offset")[1:20] AS events
+        list(event_id ORDER BY occurred_at, event_id)[1:20] AS events
     FROM keyed
     GROUP BY action, same, world
     HAVING count(*) > 1

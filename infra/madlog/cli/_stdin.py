@@ -1,8 +1,11 @@
 """append -: turns as JSON lines, read ahead so that many share one sync of the disk."""
 
 import asyncio
+import os
 import sys
+import threading
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from madlog.cli._context import dump, note
@@ -13,6 +16,8 @@ if TYPE_CHECKING:
     from madlog.topics import EventLog
 
 __all__ = ("append_lines",)
+
+_CHUNK_BYTES = 64 << 10
 
 
 async def append_lines(
@@ -48,7 +53,7 @@ async def _requests(
     from madlog.mads import TurnRequest
     from madlog.schemas import MadlogError
 
-    while line := await asyncio.to_thread(sys.stdin.buffer.readline):
+    async for line in _lines(sys.stdin.fileno()):
         if not line.strip():
             continue
         try:
@@ -57,3 +62,31 @@ async def _requests(
             yield error
         else:
             yield request if request.recipients else replace(request, recipients=to)
+
+
+async def _lines(fd: int) -> AsyncIterator[bytes]:
+    rest = b""
+    while chunk := await _chunk(fd):
+        *lines, rest = (rest + chunk).split(b"\n")
+        for line in lines:
+            yield line
+    if rest:
+        yield rest
+
+
+async def _chunk(fd: int) -> bytes:
+    """Read what there is, in a thread that an interrupted program does not wait for."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[bytes] = loop.create_future()
+
+    def tell(chunk: bytes) -> None:
+        if not told.done():
+            told.set_result(chunk)
+
+    def read() -> None:
+        chunk = os.read(fd, _CHUNK_BYTES)
+        with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            loop.call_soon_threadsafe(tell, chunk)
+
+    threading.Thread(target=read, daemon=True).start()
+    return await told
