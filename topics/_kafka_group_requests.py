@@ -1,6 +1,7 @@
 """What can be asked of a cluster about consumer groups, and setting their positions."""
 
 import asyncio
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from aiokafka import errors as kafka_errors
@@ -32,9 +33,15 @@ _MEMBERS_LIVE = (
 )
 
 
-async def committed(cluster: Cluster, group: str) -> Vector:
-    """Return the positions that a group has committed."""
-
+async def committed(
+    cluster: Cluster, group: str, tps: Collection[TopicPartition] | None = None
+) -> Vector:
+    """Return the positions that a group has committed in these partitions, by default in all."""
+    if tps is None:
+        tps = [TopicPartition(*at) for at in _each(await cluster.topics())]
+    named: dict[str, list[int]] = {}
+    for tp in tps:
+        named.setdefault(cluster.physical(tp.topic), []).append(tp.partition)
     unstable = False
 
     def check(response: Any) -> None:
@@ -48,7 +55,7 @@ async def committed(cluster: Cluster, group: str) -> Vector:
 
     deadline = asyncio.get_running_loop().time() + cluster.timeout_s
     while True:
-        request = StableOffsets(cluster.physical(group))
+        request = StableOffsets(cluster.physical(group), list(named.items()))
         response = await cluster.ask_coordinator(group, request, check)
         if not unstable:
             break
@@ -65,6 +72,12 @@ async def committed(cluster: Cluster, group: str) -> Vector:
             if name is not None and offset >= 0:
                 found[TopicPartition(name, partition)] = offset
     return Vector(found)
+
+
+def _each(counts: Mapping[str, int]) -> Iterator[tuple[str, int]]:
+    for name, count in counts.items():
+        for number in range(count):
+            yield name, number
 
 
 async def group_states(cluster: Cluster) -> list[GroupState]:

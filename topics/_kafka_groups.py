@@ -78,7 +78,8 @@ class KafkaMembership:
 
     async def join(self, topics: Sequence[str], session_timeout_s: float) -> None:
         """Come into the group and wait for a first assignment; raises LogUnavailable."""
-        self._client = self._cluster.new_client()
+        # To join waits for the other members. What is slow is given up by our deadlines.
+        self._client = self._cluster.new_client(2 * self._cluster.timeout_s)
         await self._cluster.bootstrap(self._client)
         physical = {self._cluster.physical(name) for name in topics}
         await self._client.set_topics(physical)
@@ -262,7 +263,7 @@ class KafkaMembership:
         self._owned |= frozenset(tps)
 
     async def _read_from_committed(self, tps: Collection[TopicPartition]) -> None:
-        places = await committed(self._cluster, self._group)
+        places = await committed(self._cluster, self._group, tps)
         low = await self._cluster.offsets(tps, EARLIEST)
         for tp in tps:
             await self._stream.add(tp, places.get(tp, low[tp]), low[tp], None)

@@ -132,13 +132,20 @@ class _OffsetFetchRequest(RequestStruct):  # type: ignore[misc]
 
 
 class StableOffsets(Request[_OffsetFetchRequest]):  # type: ignore[misc]
-    """Ask for all positions of a group, none of which a transaction may still take back."""
+    """Ask for a group's positions in (topic, partitions), none of which may be taken back.
+
+    They are named because a group's first position, while its transaction ends, is left out of an
+    answer about all of them, and is said to be unstable in one about itself.
+    """
 
     API_KEY: ClassVar[int] = 9
 
-    def __init__(self, group: str) -> None:
+    def __init__(self, group: str, places: list[tuple[str, list[int]]]) -> None:
         self._group = group
+        self._places: list[tuple[str, list[int], dict[int, bytes]]] = [
+            (topic, partitions, {}) for topic, partitions in places
+        ]
 
     def build(self, request_struct_class: type[_OffsetFetchRequest]) -> _OffsetFetchRequest:
         """Return the request for the wire."""
-        return request_struct_class(self._group, None, True, {})
+        return request_struct_class(self._group, self._places, True, {})
