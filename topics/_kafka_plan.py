@@ -71,9 +71,9 @@ async def plan(cluster: Cluster, topics: Sequence[Topic], record_bytes_max: int)
     for topic in topics:
         there = standing.get(topic.name)
         if there is None:
-            copies, acknowledged = replicas(brokers)
+            count, acknowledged = replicas(brokers)
             wanted = (
-                f"{topic.partitions} partitions on {copies} of {brokers} brokers, acknowledged by "
+                f"{topic.partitions} partitions on {count} of {brokers} brokers, acknowledged by "
                 f"{acknowledged}, kept {topic.keeps}"
             )
             changes.append(Change(topic.name, "topic", None, wanted, "make"))
@@ -81,7 +81,10 @@ async def plan(cluster: Cluster, topics: Sequence[Topic], record_bytes_max: int)
             physical = cluster.physical(topic.name)
             changes += differences(topic, physical, there, brokers, record_bytes_max)
     make = tuple(topic for topic in topics if topic.name not in standing)
-    return TopicPlan(tuple(changes), make, not_promised(brokers), brokers)
+    # A broker that is away for now takes nothing from topics that have their replicas.
+    copies = min((there.replicas for there in standing.values()), default=0)
+    promised = brokers if make else max(brokers, copies)
+    return TopicPlan(tuple(changes), make, not_promised(promised), brokers)
 
 
 def differences(

@@ -4,6 +4,7 @@ import contextlib
 import io
 import os
 import sys
+import tempfile
 from pathlib import Path
 from unittest import mock
 
@@ -19,8 +20,8 @@ def inside(
 ) -> Ran:
     """Run madlog in a folder; raises what it does not explain."""
     out, err = io.StringIO(), io.StringIO()
-    given = io.TextIOWrapper(io.BytesIO(stdin))
     with (
+        tempfile.TemporaryFile("w+") as given,
         contextlib.chdir(cwd),
         mock.patch.dict(os.environ, {"COLUMNS": "120", **(env or {})}),
         mock.patch.object(sys, "argv", ["madlog", *arguments]),
@@ -28,5 +29,7 @@ def inside(
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
+        given.buffer.write(stdin)
+        given.buffer.seek(0)
         code = cli._run()
     return Ran(code, out.getvalue(), err.getvalue())
