@@ -32,6 +32,7 @@ EARLIEST = -2
 READ_COMMITTED = 1
 _BACKOFF_S = 0.1
 _REFUSAL_S_MAX = 3.0
+_REQUEST_S_MIN = 4.0
 _PARTITION_BYTES = 1 << 20
 _FETCH_BYTES = 8 << 20
 
@@ -83,6 +84,8 @@ class Cluster:
     def __init__(self, address: KafkaAddress, timeout_s: float) -> None:
         self.address = address
         self.timeout_s = timeout_s
+        # Less than a call has, so that what a broker that hangs was asked is asked of another.
+        self.request_timeout_s = min(2 * timeout_s, max(_REQUEST_S_MIN, timeout_s / 3))
         self._prefix = address.prefix
         self._client: AIOKafkaClient | None = None
         self._coordinators: dict[str, int] = {}
@@ -102,18 +105,17 @@ class Cluster:
         """Return what this log calls a topic or group of the cluster, None if it is another's."""
         return name[len(self._prefix) :] if name.startswith(self._prefix) else None
 
-    def new_client(self) -> AIOKafkaClient:
+    def new_client(self, request_timeout_s: float) -> AIOKafkaClient:
         """Return a client of its own, not connected yet."""
-        # A request that is slow is given up by our deadlines, which know what it was for.
         return AIOKafkaClient(
-            request_timeout_ms=int(self.timeout_s * 2000),
+            request_timeout_ms=int(request_timeout_s * 1000),
             retry_backoff_ms=int(_BACKOFF_S * 1000),
             **self.address.client_arguments(),
         )
 
     async def open(self) -> None:
         """Connect; raises LogUnavailable."""
-        self._client = self.new_client()
+        self._client = self.new_client(self.request_timeout_s)
         try:
             await self.bootstrap(self._client)
         except BaseException:

@@ -143,14 +143,18 @@ class Writer:
 
     async def _open(self) -> AIOKafkaProducer:
         arguments = self._cluster.address.client_arguments()
+        # The broker knows a batch that is sent anew, even if the first of it comes late.
+        request_s = self._cluster.request_timeout_s
         if self._transactional_id is not None:
+            # The end of a transaction must not be: it would end the next one.
+            request_s = 2 * self._cluster.timeout_s
             arguments["transactional_id"] = self._transactional_id
             arguments["transaction_timeout_ms"] = _TRANSACTION_TIMEOUT_MS
         producer = AIOKafkaProducer(
             enable_idempotence=True,
             acks="all",
             max_batch_size=_BATCH_BYTES,
-            request_timeout_ms=int(self._cluster.timeout_s * 2000),
+            request_timeout_ms=int(request_s * 1000),
             retry_backoff_ms=50,
             **arguments,
         )
