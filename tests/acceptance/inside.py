@@ -21,7 +21,8 @@ def inside(
     """Run madlog in a folder; raises what it does not explain."""
     out, err = io.StringIO(), io.StringIO()
     with (
-        tempfile.TemporaryFile("w+") as given,
+        tempfile.TemporaryFile() as file,
+        io.TextIOWrapper(file) as given,
         contextlib.chdir(cwd),
         mock.patch.dict(os.environ, {"COLUMNS": "120", **(env or {})}),
         mock.patch.object(sys, "argv", ["madlog", *arguments]),
@@ -29,7 +30,7 @@ def inside(
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
-        given.buffer.write(stdin)
-        given.buffer.seek(0)
+        file.write(stdin)
+        file.seek(0)
         code = cli._run()
     return Ran(code, out.getvalue(), err.getvalue())
