@@ -69,12 +69,11 @@ async def rebuild_state(
                 on_damage,
             )
             positions[source] = live.position
-            lives[str(source)] = state_digest(live.base)
-            digests[str(source)] = state_digest(fresh.base)
+            was, now = live.values(), fresh.values()
+            lives[str(source)] = state_digest(was)
+            digests[str(source)] = state_digest(now)
             if lives[str(source)] != digests[str(source)] and report.difference is None:
-                report.difference = first_difference(
-                    name, {str(source): live.base}, {str(source): fresh.base}
-                )
+                report.difference = first_difference(name, {str(source): was}, {str(source): now})
     note = "" if lives else "there was no live projection yet"
     if retried:
         note = f"not compared, because dead letters of it were retried: {', '.join(retried)}"
@@ -118,8 +117,7 @@ async def _live(
     end = await log.log.end([changelog.topic])
     upto = Vector({changelog: end[changelog]})
     async for records in log.log.read(Vector(), upto, on_damage=on_damage):
-        for record in records:
-            live.fold(record)
+        live.fold(records)
     return live
 
 

@@ -250,8 +250,7 @@ class Lane:
                 async for records in self._log.log.read(
                     start, Vector({held.changelog: end}), on_damage=damages.append
                 ):
-                    for record in records:
-                        held.fold(record)
+                    held.fold(records)
                     self._say(tp, held, end)
                     if (self._clock.monotonic_ns() - began) / 1e9 > limit_s:
                         raise TimeoutError

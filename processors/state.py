@@ -3,10 +3,13 @@
 Three layers: `base` is what the changelog holds up to `known_end`; the batch's changes lie over it
 until their transaction is acknowledged; a step's own changes lie over those until it succeeds. So
 a failed step or a lost transaction is undone by dropping a layer.
+
+What comes from the changelog stays bytes until a step asks for it: a worker that takes over a
+million keys needs few of them at once, and the others wait until it is there. JSON has no bytes.
 """
 
 import json
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any
 
 from madlog.processors.errors import ReservedKey
@@ -25,7 +28,7 @@ class StepState(MutableMapping[str, Any]):
     __slots__ = ("_base", "_batch", "_shared", "changes")
 
     def __init__(
-        self, base: Mapping[str, Any], batch: Mapping[str, Any], shared: Mapping[str, Any]
+        self, base: dict[str, Any], batch: Mapping[str, Any], shared: Mapping[str, Any]
     ) -> None:
         self._base = base
         self._batch = batch
@@ -41,7 +44,10 @@ class StepState(MutableMapping[str, Any]):
         elif key[:1] == "@":
             return self._shared.get(key, default)
         else:
-            return self._base.get(key, default)
+            value = self._base.get(key, default)
+            if type(value) is bytes:
+                value = self._base[key] = json.loads(value)
+            return value
         return default if value is _DELETED else value
 
     def __getitem__(self, key: str) -> Any:
@@ -86,6 +92,10 @@ class PartitionState:
         """Return a layer for one attempt of one step."""
         return StepState(self.base, self.batch, shared)
 
+    def values(self) -> dict[str, Any]:
+        """Return all that is acknowledged, read."""
+        return dict(StepState(self.base, {}, {}))
+
     def keep(self, step: StepState) -> None:
         """Take a succeeded step's changes into the batch."""
         self.batch.update(step.changes)
@@ -118,15 +128,21 @@ class PartitionState:
             data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
         return NewRecord(topic, (self._prefix + key).encode(), data, partition=partition)
 
-    def fold(self, record: Record) -> None:
-        """Take up one record of the changelog."""
-        key = record.key.decode()
-        if key.startswith(self._prefix):
-            key = key[len(self._prefix) :]
+    def fold(self, records: Sequence[Record]) -> None:
+        """Take up records of the changelog, in their order."""
+        base, prefix = self.base, self._prefix
+        skipped = len(prefix)
+        for _, _, _, name, value, _, _ in records:
+            key = name.decode()
+            if skipped:
+                if not key.startswith(prefix):
+                    continue
+                key = key[skipped:]
             if key == POSITION_KEY:
-                self.position = max(self.position, int(record.value))
-            elif record.value:
-                self.base[key] = json.loads(record.value)
+                self.position = max(self.position, int(value))
+            elif value:
+                base[key] = value
             else:
-                self.base.pop(key, None)
-        self.known_end = record.offset + 1
+                base.pop(key, None)
+        if records:
+            self.known_end = records[-1].offset + 1
