@@ -24,7 +24,7 @@ from madlog.topics._kafka_client import EARLIEST, Cluster
 from madlog.topics._kafka_group_requests import committed
 from madlog.topics._kafka_stream import Stream
 from madlog.topics._kafka_writer import Writer
-from madlog.topics.errors import Fenced, LogUnavailable, OutcomeUnknown
+from madlog.topics.errors import Fenced, LogError, LogUnavailable, OutcomeUnknown
 from madlog.topics.log import OnDamage, Record, log_damage
 from madlog.topics.positions import TopicPartition, Vector
 
@@ -59,6 +59,8 @@ class KafkaMembership:
         self._subscription: Any = None
         self._coordinator: Any = None
         self._assigned: asyncio.Future[Any] | None = None
+        # Partitions that we were given and are taking up, while those that stay are read.
+        self._gaining: asyncio.Task[dict[TopicPartition, Writer | None]] | None = None
         self._letting_go: set[asyncio.Task[Any]] = set()
 
     @property
@@ -126,7 +128,7 @@ class KafkaMembership:
             if self._owned - owned:
                 until = loop.time() + timeout_s  # starting their producers is no waiting for news
             self._stream.records_max = records_max
-            records = self._stream.take(records_max, on_damage)
+            records = self._stream.take(records_max, on_damage, self._owned)
             left_s = until - loop.time()
             if records or left_s <= 0:
                 self._stream.ahead()
@@ -134,7 +136,7 @@ class KafkaMembership:
             if len(self._stream):
                 if self._assigned is None or self._assigned.done():
                     self._assigned = self._subscription.wait_for_assignment()
-                await self._stream.wait(left_s, also=self._assigned)
+                await self._stream.wait(left_s, also=self._gaining or self._assigned)
             else:
                 await asyncio.sleep(min(left_s, _IDLE_S))
 
@@ -157,6 +159,11 @@ class KafkaMembership:
         if self._left:
             return
         self._left = True
+        if self._gaining is not None:
+            self._gaining.cancel()
+            await asyncio.wait({self._gaining})
+            with contextlib.suppress(asyncio.CancelledError, LogError):
+                self._adopt()
         await self._stream.close()
         for tp in list(self._owned):
             self._forget(tp)
@@ -224,22 +231,37 @@ class KafkaMembership:
             ) from error
 
     async def _take_up(self) -> None:
-        """Let go of partitions that were taken away, and take up those that were given."""
-        assignment = self._subscription.subscription.assignment
-        given = frozenset(
-            TopicPartition(self._cluster.logical(tp.topic) or tp.topic, tp.partition)
-            for tp in (assignment.tps if assignment is not None else ())
-        )
-        if given == self._owned:
+        """Let go of partitions that were taken away, and take up those that were given.
+
+        What stays is not held up: while there is something to read, the others are taken up by
+        themselves, and a later poll makes them ours.
+        """
+        given = self._given()
+        if given == self._owned and self._gaining is None:
             return
         for tp in self._owned - given:
             self._stream.drop(tp)
             self._forget(tp)
+        if self._gaining is not None and self._gaining.done():
+            self._adopt()
         gained = sorted(given - self._owned)
-        if not gained or (self._doubtful and not await self._confirmed()):
+        if not gained:
             return
-        self._doubtful = False
-        await self._start(gained)
+        if self._gaining is None:
+            if self._doubtful and not await self._confirmed():
+                return
+            self._doubtful = False
+            self._gaining = self._cluster.background(self._start(gained))
+        if not self._owned:
+            await asyncio.wait({self._gaining})
+            self._adopt()
+
+    def _given(self) -> frozenset[TopicPartition]:
+        assignment = self._subscription.subscription.assignment
+        return frozenset(
+            TopicPartition(self._cluster.logical(tp.topic) or tp.topic, tp.partition)
+            for tp in (assignment.tps if assignment is not None else ())
+        )
 
     async def _confirmed(self) -> bool:
         """Ask the group whether we are still in it: one that was away must not fence its heir."""
@@ -248,19 +270,39 @@ class KafkaMembership:
         except KafkaError:
             return False
 
-    async def _start(self, tps: Sequence[TopicPartition]) -> None:
-        if self._new_writer is not None:
-            writers = {tp: self._new_writer(tp) for tp in tps}
-            try:
-                await asyncio.gather(*(writer.start() for writer in writers.values()))
-            except Fenced:
-                for writer in writers.values():
-                    writer.abandon()
+    async def _start(self, tps: Sequence[TopicPartition]) -> dict[TopicPartition, Writer | None]:
+        """Get partitions ready to be ours: their producers first, then where to read on."""
+        writers = {tp: self._new_writer(tp) for tp in tps} if self._new_writer else {}
+        try:
+            starts = (writer.start() for writer in writers.values())
+            for error in await asyncio.gather(*starts, return_exceptions=True):
+                if error is not None:
+                    raise error
+            await self._read_from_committed(tps)
+        except BaseException as error:
+            for tp in tps:
+                self._stream.drop(tp)
+            for writer in writers.values():
+                writer.abandon()
+            if isinstance(error, Fenced):
                 self._doubtful = True
-                return
-            self._writers |= writers
-        await self._read_from_committed(tps)
-        self._owned |= frozenset(tps)
+                return {}
+            raise
+        return {tp: writers.get(tp) for tp in tps}
+
+    def _adopt(self) -> None:
+        """Make ours what is ready and still given to us; raises LogUnavailable."""
+        task, self._gaining = self._gaining, None
+        assert task is not None
+        given = self._given()
+        for tp, writer in task.result().items():
+            if tp in given:
+                self._owned |= {tp}
+                if writer is not None:
+                    self._writers[tp] = writer
+            else:
+                self._stream.drop(tp)
+                self._let_go(writer)
 
     async def _read_from_committed(self, tps: Collection[TopicPartition]) -> None:
         places = await committed(self._cluster, self._group, tps)
@@ -270,7 +312,9 @@ class KafkaMembership:
 
     def _forget(self, tp: TopicPartition) -> None:
         self._owned -= {tp}
-        writer = self._writers.pop(tp, None)
+        self._let_go(self._writers.pop(tp, None))
+
+    def _let_go(self, writer: Writer | None) -> None:
         if writer is not None:
             writer.failed = True
             task = self._cluster.background(writer.close())

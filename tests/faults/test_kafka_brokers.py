@@ -25,7 +25,7 @@ pytestmark = pytest.mark.xdist_group("one broker")
 
 NODE = 1
 # One log waits longer than a restart takes, the other gives up and is left in doubt.
-PATIENT_S, IMPATIENT_S = 30.0, 1.0
+PATIENT_S, IMPATIENT_S = 30.0, 0.8
 KEYS = 8
 # What may wait for the broker, and senders that offer four times that.
 QUEUE_BYTES = 64 << 10
@@ -62,8 +62,10 @@ async def opened(load: Load, *timeouts_s: float, **options: Any) -> AsyncIterato
 
 
 async def start_again(broker: Cluster) -> None:
+    began = asyncio.get_running_loop().time()
     broker.start_node(NODE)
     await asyncio.to_thread(broker.wait_ready)
+    print(f"served again after {asyncio.get_running_loop().time() - began:.1f} s")
 
 
 async def kill_often(broker: Cluster, prefix: str, kills: int) -> None:
@@ -182,7 +184,7 @@ async def fill_up(
                 await until(lambda: not broker.pids, "the broker has ended")
                 fitted += load.acked - before
                 told = load.told["refused"]
-                await until(lambda: load.told["refused"] > told + KEYS, "writers are told")  # noqa: B023
+                await until(lambda told=told: load.told["refused"] > told, "writers are told")  # type: ignore[misc]
                 ballast.unlink()
                 await start_again(broker)
             await load.more(200)
