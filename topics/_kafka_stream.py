@@ -7,7 +7,7 @@ not hold up others. A partition is fetched ahead only while less than one batch 
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiokafka import errors as kafka_errors
@@ -100,11 +100,13 @@ class Stream:
         if gone is not None and gone.repeats is not None and not gone.buffer:
             self._memory.keep(tp, gone.at, gone.repeats)
 
-    def take(self, records_max: int, on_damage: OnDamage) -> list[Record]:
-        """Return what is at hand of one partition, [] when nothing is."""
+    def take(
+        self, records_max: int, on_damage: OnDamage, of: Collection[TopicPartition] | None = None
+    ) -> list[Record]:
+        """Return what is at hand of one partition (one `of` these), [] when nothing is."""
         for tp in list(self._partitions):
             part = self._partitions[tp]
-            if not part.buffer:
+            if not part.buffer or (of is not None and tp not in of):
                 continue
             records: list[Record] = []
             while part.buffer and len(records) < records_max:

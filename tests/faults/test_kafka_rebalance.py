@@ -12,7 +12,7 @@ from tests.unit.counting import CONVERSATIONS, turns
 from madlog.topics import Commit, EventLog, Membership, TopicPartition, Vector
 from madlog.topics.kafka import KafkaLog
 
-JOIN_GROUP, SYNC_GROUP = 11, 14
+JOIN_GROUP, SYNC_GROUP, INIT_PRODUCER_ID = 11, 14, 22
 GROUP = "readers"
 PARTITIONS = 4
 # Long, so that a member whose answer is held back is waited for.
@@ -172,3 +172,40 @@ async def test_partitions_that_stay_are_read_while_a_member_does_not_answer(
         print(
             f"{count} turns read once each, {meanwhile} by the first before the rebalance was over"
         )
+
+
+async def test_partitions_that_stay_are_read_while_others_are_taken_up(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    async with (
+        proxied(kafka_bootstrap) as (proxy, address),
+        opened(address, kafka_prefix) as log,
+        opened(kafka_bootstrap, kafka_prefix) as other,
+    ):
+        every = turns(3 * TURNS, conversations=16)
+        await other.append(every[:TURNS])
+        first, second = await Reader.join(log), await Reader.join(other)
+        await shared([first, second])
+        await read_up_to(await other.log.end([CONVERSATIONS]), first, second)
+        before = first.owned
+        proxy.hold(INIT_PRODUCER_ID, first=1)
+        holding = asyncio.create_task(proxy.held())
+        await second.member.leave()
+
+        async def is_held() -> bool:
+            await first.step()
+            return holding.done()
+
+        await until(is_held, "the producer of another partition is asked for")
+        (frame,) = await holding
+        await other.append(every[TURNS : 2 * TURNS])
+        end = await other.log.end([CONVERSATIONS])
+        await read_up_to(Vector({tp: end[tp] for tp in before}), first)
+        assert first.owned == before
+        assert not frame.answered.is_set()
+        await proxy.release()
+        await shared([first])
+        await other.append(every[2 * TURNS :])
+        end = await other.log.end([CONVERSATIONS])
+        await read_up_to(end, first)
+        print(f"{each_once([first, second], end)} turns read once each")
