@@ -104,7 +104,8 @@ async def kill_leader(brokers: Cluster, prefix: str, rounds: int = 1) -> None:
             await come_back(brokers, leaders[0], prefix)
             print(
                 f"node {leaders[0]}, leader of {leaders.count(leaders[0])} of {len(leaders)} "
-                f"partitions{' and controller' if of_all else ''}, killed: {gap_s:.2f} s without an acknowledgement, "
+                f"partitions{' and controller' if of_all else ''}, killed: "
+                f"{gap_s:.2f} s without an acknowledgement, "
                 f"{load.longest_gap_s():.2f} s while it came back"
             )
 
