@@ -196,6 +196,8 @@ def test_an_interrupted_writer_keeps_what_it_acknowledged(tmp_path: Path) -> Non
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell that runs the tests in its background has this signal ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
     assert writer.stdin
     assert writer.stdout
