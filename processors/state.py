@@ -87,6 +87,9 @@ class PartitionState:
         self.base: dict[str, Any] = {}
         self.batch: dict[str, Any] = {}
         self._prefix = prefix
+        # Keys that the changelog ends with a late value of, which the next batch writes anew.
+        self._overwritten: set[str] = set()
+        self._late = False
 
     def overlay(self, shared: Mapping[str, Any]) -> StepState:
         """Return a layer for one attempt of one step."""
@@ -112,24 +115,36 @@ class PartitionState:
             else:
                 self.base[key] = value
         self.batch.clear()
+        self._overwritten.clear()
         self.position = position
 
     def records(self, position: int) -> list[NewRecord]:
-        """Return the changelog records of the batch, each key once, and of the position."""
+        """Return the changelog records of the position and then of the batch, each key once.
+
+        The position comes first: by it a late write of a worker that was shut out is passed over.
+        """
+        again = {key: self.base.get(key, _DELETED) for key in self._overwritten}
+        changes = {**again, **self.batch}
         return [
-            *(self._record(key, value) for key, value in self.batch.items()),
             self._record(POSITION_KEY, position),
+            *(self._record(key, value) for key, value in changes.items()),
         ]
 
     def _record(self, key: str, value: Any) -> NewRecord:
         topic, partition = self.changelog
         data = b""
-        if value is not _DELETED:
+        if type(value) is bytes:
+            data = value
+        elif value is not _DELETED:
             data = json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
         return NewRecord(topic, (self._prefix + key).encode(), data, partition=partition)
 
     def fold(self, records: Sequence[Record]) -> None:
-        """Take up records of the changelog, in their order."""
+        """Take up records of the changelog, in their order.
+
+        Without transactions a worker that was shut out can still write what it had under way: its
+        position is behind the state's, and so is all that follows it.
+        """
         base, prefix = self.base, self._prefix
         skipped = len(prefix)
         for _, _, _, name, value, _, _ in records:
@@ -139,7 +154,11 @@ class PartitionState:
                     continue
                 key = key[skipped:]
             if key == POSITION_KEY:
-                self.position = max(self.position, int(value))
+                at = int(value)
+                self._late = at < self.position
+                self.position = max(self.position, at)
+            elif self._late:
+                self._overwritten.add(key)
             elif value:
                 base[key] = value
             else:

@@ -1,12 +1,14 @@
 """The state of a killed worker, taken over by another from its changelog on Kafka."""
 
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
 import pytest
 from tests.faults.kafka_worker import Plan, Worker, started, until
-from tests.unit.counting import CONVERSATIONS, counted, turn
+from tests.faults.proxy import PRODUCE, proxied
+from tests.unit.counting import CONVERSATIONS, counted, turn, turns
 
 from madlog.processors.state import PartitionState
 from madlog.topics import EventLog, NewRecord, TopicPartition, Vector
@@ -126,6 +128,48 @@ async def test_a_killed_workers_state_is_taken_over_whole(
 ) -> None:
     url = f"kafka://{kafka_bootstrap}?prefix={kafka_prefix}"
     await taken_over(url, 20_000, session_s=1.0)
+
+
+async def test_at_least_once_a_late_state_of_a_frozen_worker_is_passed_over(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    query = f"?prefix={kafka_prefix}&transactions=off"
+    straight = f"kafka://{kafka_bootstrap}{query}"
+    every, share = turns(600), 200
+    async with (
+        opened(straight) as log,
+        proxied(kafka_bootstrap) as (proxy, address),
+        started(Plan(f"kafka://{address}{query}", "counter", 10)) as (frozen,),
+    ):
+        await log.append(every[:share])
+        await frozen.says("worked", 3)
+        # Outputs go through, the state that they belong to is on its way.
+        proxy.hold(PRODUCE, first=1, after=1)
+        await proxy.held()
+        frozen.freeze()
+        async with started(Plan(straight, "counter", 10)) as (heir,):
+            await log.append(every[share : 2 * share])
+            await until(lambda: is_done(log), "another worker has done all")
+            before = await log.log.end([STATE])
+            await proxy.release()
+            late = sum((await log.log.end([STATE])).values()) - sum(before.values())
+            assert late > 1, "the late state is in the changelog"
+            await log.append(every[2 * share :])
+            await until(lambda: is_done(log), "it has done more")
+            heir.kill()
+            await heir.end()
+        last = turns(share + len(every))[len(every) :]
+        async with started(Plan(straight, "counter", 10)):
+            await log.append(last)
+            await until(lambda: is_done(log), "a third has done the rest")
+        frozen.kill()
+        numbers: Counter[str] = Counter()
+        expected = []
+        for one in (*every, *last):
+            numbers[one.conversation_id] += 1
+            expected.append(f"{one.conversation_id} {numbers[one.conversation_id]}")
+        assert await counted(log) == sorted(expected)
+        print(f"{len(expected)} counts exact, {late} late changes of state passed over")
 
 
 @pytest.mark.soak

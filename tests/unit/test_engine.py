@@ -38,6 +38,7 @@ from madlog.topics import (
     NotWritten,
     OutcomeUnknown,
     Receipt,
+    Record,
     TopicPartition,
     Vector,
 )
@@ -286,12 +287,30 @@ def test_a_step_reads_its_own_changes_and_leaves_no_trace_when_it_fails() -> Non
     assert dict(state.overlay({})) == {"a": 1, "b": 2}
     state.keep(step)
     assert [(r.key, r.value) for r in state.records(7)] == [
+        (b"@position", b"7"),
         (b"a", b"5"),
         (b"b", b""),
-        (b"@position", b"7"),
     ]
     state.accept(7)
     assert (state.base, state.position) == ({"a": 5}, 7)
+
+
+def test_a_late_state_is_passed_over_and_written_anew() -> None:
+    def batch(position: int, **values: str) -> list[Record]:
+        entries = {"@position": str(position), **values}.items()
+        return [Record("mad.state.x", 0, 0, k.encode(), v.encode(), (), 0) for k, v in entries]
+
+    state = PartitionState(TopicPartition("mad.state.x", 0))
+    state.fold([*batch(5, a="1", b="2"), *batch(9, a="3", c="4")])
+    state.fold([*batch(7, a="2")])
+    state.fold(batch(7, b="9", d="0")[1:])  # the rest of it, read apart
+    assert (state.values(), state.position) == ({"a": 3, "b": 2, "c": 4}, 9)
+    written = {(r.key, r.value) for r in state.records(10)}
+    assert written == {(b"@position", b"10"), (b"a", b"3"), (b"b", b"2"), (b"d", b"")}
+    state.accept(10)
+    assert [r.key for r in state.records(11)] == [b"@position"]
+    state.fold(batch(12, a="6"))
+    assert (state.values()["a"], state.position) == (6, 12)
 
 
 def test_damage_outside_any_partition_has_no_place() -> None:
