@@ -6,7 +6,7 @@ WITH RECURSIVE mine AS (
     SELECT event_id,
         arg_min({
             'causation_id': causation_id, 'kind': kind, 'sender': sender,
-            'topic': topic, 'partition': partition, 'offset': "offset", 'at': appended_at,
+            'topic': topic, 'partition': partition, 'offset': "offset", 'at': occurred_at,
             'text': left(trim(regexp_replace(coalesce(
                 array_to_string(json_extract_string(payload, '$.parts[*].text'), ''), ''
             ), '\s+', ' ', 'g')), 120),
@@ -14,15 +14,22 @@ WITH RECURSIVE mine AS (
                 payload->>'action', payload->>'change', payload->>'route',
                 payload->>'model', payload->>'result', payload->>'recipient'
             )
-        }, (appended_at, topic, partition, "offset")) AS event
+        }, (topic, partition, "offset")) AS event
     FROM events WHERE conversation_id = $conversation
     GROUP BY event_id
+), placed AS (
+    -- Within a topic the log's order counts, whatever clocks said; between topics the time reached.
+    SELECT event_id, event,
+        max(event.at) OVER (
+            PARTITION BY event.topic, event.partition ORDER BY event.offset
+        ) AS reached
+    FROM mine
 ), ranked AS (
     SELECT event_id, event,
         row_number() OVER (
-            ORDER BY event.at, event.topic, event.partition, event.offset
+            ORDER BY reached, event.topic, event.partition, event.offset
         )::INTEGER AS number
-    FROM mine
+    FROM placed
 ), tree AS (
     SELECT event_id, number, event, 0 AS depth, NULL::INTEGER AS caused_by, [number] AS path
     FROM ranked

@@ -40,9 +40,6 @@ async def answers_of(url: str, conversation: str) -> Answers:
                 named.discard("by")
             result = await ask(log, name, {key: given[key] for key in named & given.keys()})
             told[name] = [_lasting(row) for row in json_rows(result)]
-    # Events of different topics stand in the order of their append times, each log's own.
-    tree = [{**row, "number": None} for row in told["causal-tree"]]
-    told["causal-tree"] = sorted(tree, key=lambda row: str(row["event_id"]))
     # Decisions are timed by the clock of this machine.
     told["slowest"] = [row for row in told["slowest"] if row["what"] != "decision"]
     return Answers(digests, decisions, told)

@@ -191,6 +191,17 @@ async def test_causal_tree_ends_where_events_cause_each_other_or_stand_twice() -
     assert await answer(log, "causal-tree", "tree") == [("Turn c",), ("  Turn d",)]
 
 
+async def test_causal_tree_keeps_the_log_s_order_where_a_clock_was_behind() -> None:
+    log = await log_of(
+        turn(5, "anna", "bot", "first"), turn(1, "anna", "bot", "second"), decision(6, "dtr")
+    )
+    assert await answer(log, "causal-tree", "tree") == [
+        ("Turn first",),
+        ("Turn second",),
+        ("Decision action:ok",),
+    ]
+
+
 async def test_causal_tree_follows_a_long_chain() -> None:
     chain: list[Event] = [turn(n, "anna", cause=n - 1 if n > 1 else None) for n in range(1, 601)]
     numbers = await answer(await log_of(chain), "causal-tree", "number", "depth")
