@@ -1,7 +1,7 @@
 """What can be asked of a cluster about consumer groups, and setting their positions."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection
 from typing import Any
 
 from aiokafka import errors as kafka_errors
@@ -38,7 +38,7 @@ async def committed(
 ) -> Vector:
     """Return the positions that a group has committed in these partitions, by default in all."""
     if tps is None:
-        tps = [TopicPartition(*at) for at in _each(await cluster.topics())]
+        tps = await _every_partition(cluster)
     named: dict[str, list[int]] = {}
     for tp in tps:
         named.setdefault(cluster.physical(tp.topic), []).append(tp.partition)
@@ -74,10 +74,9 @@ async def committed(
     return Vector(found)
 
 
-def _each(counts: Mapping[str, int]) -> Iterator[tuple[str, int]]:
-    for name, count in counts.items():
-        for number in range(count):
-            yield name, number
+async def _every_partition(cluster: Cluster) -> list[TopicPartition]:
+    counts = await cluster.topics()
+    return [TopicPartition(name, number) for name in counts for number in range(counts[name])]
 
 
 async def group_states(cluster: Cluster) -> list[GroupState]:
@@ -95,10 +94,11 @@ async def group_states(cluster: Cluster) -> list[GroupState]:
             name = cluster.logical(physical)
             if name and protocol_type in ("", ConsumerProtocol.PROTOCOL_TYPE):
                 names.add(name)
-    return [await _state(cluster, name) for name in sorted(names)]
+    tps = await _every_partition(cluster)
+    return [await _state(cluster, name, tps) for name in sorted(names)]
 
 
-async def _state(cluster: Cluster, group: str) -> GroupState:
+async def _state(cluster: Cluster, group: str, tps: Collection[TopicPartition]) -> GroupState:
     def check(response: Any) -> None:
         for code, *_ in response.groups:
             if kafka_errors.for_code(code) is not kafka_errors.GroupIdNotFound:
@@ -106,7 +106,7 @@ async def _state(cluster: Cluster, group: str) -> GroupState:
 
     request = DescribeGroupsRequest([cluster.physical(group)])
     response = await cluster.ask_coordinator(group, request, check)
-    places = await committed(cluster, group)
+    places = await committed(cluster, group, tps)
     topics = {tp.topic for tp in places}
     members: dict[TopicPartition, str] = {}
     word = ""

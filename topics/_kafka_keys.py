@@ -67,10 +67,7 @@ class Keys:
 
         recalled = self._recalled = self._recalled or Recalled()
         for tp in tps:
-            # What the tail holds is known anyway.
-            await recalled.read(
-                self._cluster, tp, start[tp], max(start[tp], end[tp] - WINDOW), read
-            )
+            await recalled.read(self._cluster, tp, start[tp], end[tp], read)
 
     def close(self) -> None:
         """Forget what was recalled."""

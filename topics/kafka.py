@@ -54,8 +54,6 @@ __all__ = ("KafkaLog",)
 _ENVELOPE_BYTES = 64 << 10
 _LONG_POLL_MS = 500
 
-_partition_for = lru_cache(maxsize=65_536)(partition_for)
-
 
 @lru_cache(maxsize=65_536)
 def _place_of(topic: str, key: bytes, partitions: int) -> TopicPartition:
@@ -309,11 +307,11 @@ class KafkaLog:
                 *record.position.topic_partition,
                 record.offset,
                 record.offset + 1,
-                f"its key belongs in partition {_partition_for(record.key, count)}: its writer "
-                "must use murmur2 partitioning",
+                f"its key belongs in partition {place.partition}: its writer must use murmur2 "
+                "partitioning",
             )
             for record in records
-            if _partition_for(record.key, count) != record.partition
+            if (place := _place_of(record.topic, record.key, count)).partition != record.partition
         ]
 
     async def plan(self, topics: Sequence[Topic]) -> TopicPlan:
