@@ -261,7 +261,7 @@ def test_a_reset_that_cannot_be_is_refused_in_a_sentence(tmp_path: Path) -> None
     assert "ends at" in refused("--to", "100000")
     assert "past the end" in refused("--to", f"{CONVERSATIONS}/0@100000")
     assert "reads nothing of mad.llm" in refused("--to", "end", "--topic", "mad.llm")
-    assert "is not a time" in refused("--to", "yesterday")
+    assert "is none of start, end" in refused("--to", "yesterday")
     assert lag_of(tmp_path, url) == 0
 
 

@@ -192,6 +192,7 @@ async def _target(
 ) -> "Vector":
     """Return the positions that --to and --topic stand for."""
     from madlog.analytics.as_of import as_of, parse_time
+    from madlog.analytics.errors import BadTime
     from madlog.topics import Vector
     from madlog.topics.errors import InvalidPosition
 
@@ -215,7 +216,14 @@ async def _target(
     if "@" in text:
         named = await as_of(log, text)
         return named if topic is None else named.only([topic])
-    return await log.log.at_time(wanted, parse_time(text))
+    try:
+        at = parse_time(text)
+    except BadTime as error:
+        raise BadTime(
+            f"--to {text[:80]!r} is none of start, end, an offset, TOPIC/PARTITION@OFFSET, and a "
+            "time such as 2026-11-24T12:00:00"
+        ) from error
+    return await log.log.at_time(wanted, at)
 
 
 @dead_app.command("list")
