@@ -166,10 +166,8 @@ async def test_causal_tree_stands_each_event_under_its_cause() -> None:
         turn(7, "ben", "bot", "other", "c2", cause=1),
         decision(8, "dtr"),
     )
-    tree = await answer(
-        log, "causal-tree", "number", "depth", "caused_by", "tree", conversation="c1"
-    )
-    assert tree == [
+    columns = ("number", "depth", "caused_by", "tree")
+    assert await answer(log, "causal-tree", *columns, conversation="c1") == [
         (1, 0, None, "Turn first"),
         (4, 1, 1, "  Turn to first"),
         (5, 2, 4, "    Turn thanks"),
