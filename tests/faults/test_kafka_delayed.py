@@ -97,6 +97,14 @@ async def all_counted(log: EventLog, count: int, *workers: "asyncio.Task[Any]") 
     assert found == expected(count)
 
 
+async def all_committed(log: EventLog, worker: "asyncio.Task[Any]") -> None:
+    """Wait until the position is written too: at least once, it comes after outputs and state."""
+    async with asyncio.timeout(PATIENCE_S):
+        while await log.log.committed(Counter.name) != await filled(log.log):
+            assert not worker.done(), worker.exception()
+            await asyncio.sleep(0.05)
+
+
 async def raw_count(bootstrap: str, topic: str, *, committed: bool = True) -> int:
     """Count the records of a topic as a stock client sees them."""
     level = "read_committed" if committed else "read_uncommitted"
@@ -189,6 +197,7 @@ async def test_at_least_once_a_delayed_append_of_a_worker_leaves_counts_exact(
         every = turns(3 * BATCH)
         await straight.append(every[:BATCH])
         await all_counted(straight, BATCH, worker)
+        await all_committed(straight, worker)
         proxy.hold(api_key, first=1, after=after, side=side)
         await straight.append(every[BATCH : 2 * BATCH])
         await proxy.held()
