@@ -261,10 +261,12 @@ async def test_a_worker_frozen_for_longer_than_its_session_is_fenced_and_goes_on
     ):
         zombie = workers[0]
         await log.ensure_topics([CONVERSATIONS])
-        await add_turns(log, 1, TURNS_EACH)
-        await zombie.says("worked", 3)
         if point is not None:
-            proxy.hold(point[0], first=1, side=point[1])
+            proxy.hold(point[0], first=1, after=3, side=point[1])
+        await add_turns(log, 1, TURNS_EACH)
+        if point is None:
+            await zombie.says("worked", 3)
+        else:
             await proxy.held()
             await until(lambda: is_open(log), "a transaction is open")
         zombie.freeze()
