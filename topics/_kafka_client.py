@@ -145,8 +145,9 @@ class Cluster:
         """Do a thing that may be repeated until it succeeds; raises LogUnavailable."""
         last: BaseException = TimeoutError()
         try:
-            async with asyncio.timeout(timeout_s or self.timeout_s):
-                while True:
+            async with asyncio.timeout(timeout_s or self.timeout_s) as limit:
+                # The limit cancels once: what was just failing may have taken that for its own.
+                while not limit.expired():
                     try:
                         return await work()
                     except (LogError, *_DENIED):
@@ -155,14 +156,17 @@ class Cluster:
                         last = error
                     await self._refresh()
                     await asyncio.sleep(_BACKOFF_S)
+                raise TimeoutError
         except _DENIED as error:
             raise self._unavailable(what, error) from error
         except TimeoutError as error:
             raise self._unavailable(what, last) from error
 
     async def _refresh(self) -> None:
+        # Not wait_for, which drops a cancellation that comes as its future is done.
         with contextlib.suppress(*_AGAIN):
-            await asyncio.wait_for(self.client.force_metadata_update(), self.timeout_s)
+            async with asyncio.timeout(self.timeout_s):
+                await self.client.force_metadata_update()
 
     def _unavailable(self, what: str, error: BaseException) -> LogUnavailable:
         if isinstance(error, TimeoutError):

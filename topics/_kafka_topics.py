@@ -1,6 +1,5 @@
 """Topics as Kafka is to have them: the settings that keep what the catalogue promises."""
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -141,8 +140,7 @@ async def delete_records(cluster: Cluster, tp: TopicPartition, before_offset: in
             for _, _, code, *_ in partitions:
                 raise_error(code)
 
-    async with asyncio.timeout(cluster.timeout_s):
-        await cluster.call("dropping old records", ask)
+    await cluster.call("dropping old records", ask)
 
 
 async def disk_bytes(cluster: Cluster, tps: Sequence[TopicPartition]) -> int | None:
