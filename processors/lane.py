@@ -45,7 +45,7 @@ from madlog.topics.log import SOURCE, Idempotency, log_damage
 __all__ = ("Item", "Lane", "Options", "Report", "StepFailed")
 
 Item = Record | Damage
-_Decoded = tuple[Item, LogEvent | None, Exception | str | None]
+_Decoded = tuple[LogEvent | None, Exception | str | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +190,7 @@ class Lane:
         state = await self._caught_up(tp)
         committed = await self._log.log.committed(self.membership.group)
         position = max(state.position, committed.get(tp, 0))
-        ((_, event, error),) = await self._decode([item])
+        event, error = await self._decode(item)
         if event is None or error is not None:
             raise StepFailed(error if isinstance(error, Exception) else ValueError(error), 0)
         try:
@@ -347,7 +347,7 @@ class Lane:
         self, tp: TopicPartition, held: PartitionState, item: Item, error: Exception
     ) -> bool:
         """Dead-letter an item whose outputs the log does not take."""
-        ((_, event, _),) = await self._decode([item])
+        event, _ = await self._decode(item)
         for with_bytes in (True, False):
             letter = dead_letter(self.processor.name, item, event, error, 1, with_bytes=with_bytes)
             try:
@@ -368,7 +368,9 @@ class Lane:
         fresh = [item for item in items if item.offset >= held.position]
         position = max(_after(items[-1]), held.position)
         batch = _Batch(tp, held, items, position, [], fresh=len(fresh))
-        for item, event, error in await self._decode(fresh):
+        for item in fresh:
+            # One by one: a batch's events all alive at once cost Python's collector more.
+            event, error = await self._decode(item)
             attempts = 0
             if event is not None and error is None:
                 try:
@@ -413,21 +415,17 @@ class Lane:
         self._report.outputs += batch.outputs
         self._report.dead_letters += batch.letters
 
-    async def _decode(self, items: Sequence[Item]) -> list[_Decoded]:
-        decoded: list[_Decoded] = []
-        for item in items:
-            if isinstance(item, Damage):
-                decoded.append((item, None, str(item)))
-                continue
-            try:
-                event = self._log.decode(item)
-            except UnknownSchema as error:
-                decoded.append(await self._read_again(item, error))
-            except Undecodable as error:
-                decoded.append((item, None, error))
-            else:
-                decoded.append((item, event, self._misplaced(item)))
-        return decoded
+    async def _decode(self, item: Item) -> _Decoded:
+        """Return an item's event, and what is wrong with it where something is."""
+        if isinstance(item, Damage):
+            return None, str(item)
+        try:
+            event = self._log.decode(item)
+        except UnknownSchema as error:
+            return await self._read_again(item, error)
+        except Undecodable as error:
+            return None, error
+        return event, self._misplaced(item)
 
     async def _read_again(self, record: Record, error: Exception) -> _Decoded:
         """Read a record whose schema another process may have registered since."""
@@ -435,8 +433,8 @@ class Lane:
         span = Vector({tp: record.offset}), Vector({tp: record.offset + 1})
         async for events in self._log.read(*span, on_damage=lambda damage: None):
             for event in events:
-                return record, event, self._misplaced(record)
-        return record, None, error
+                return event, self._misplaced(record)
+        return None, error
 
     def _misplaced(self, record: Record) -> WrongPartition | None:
         count = self._partitions.get(record.topic)
