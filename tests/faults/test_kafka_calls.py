@@ -19,7 +19,7 @@ async def test_a_call_ends_at_its_limit_though_what_fails_takes_the_cancellation
     async def tidy_up_and_fail() -> None:
         # As a producer that could not start is stopped: whatever goes wrong then is not told.
         try:
-            await asyncio.sleep(5)
+            await asyncio.Event().wait()
         except asyncio.CancelledError:
             raise KafkaConnectionError from None
 
