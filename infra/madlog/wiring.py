@@ -74,7 +74,10 @@ def log_folder(url: str) -> Path:
         )
     parts = urlsplit(url)
     if parts.scheme != "file" or parts.netloc not in ("", "localhost"):
-        raise WrongUrl(f"{url[:200]} is not the address of a log: name a folder, or file:///FOLDER")
+        raise WrongUrl(
+            f"{url[:200]} is not the address of a log: name a folder, file:///FOLDER or "
+            "kafka://HOST:PORT"
+        )
     return Path(unquote(parts.path))
 
 

@@ -73,3 +73,8 @@ def test_a_cluster_that_is_not_there_is_said_so_and_is_exit_code_3(
     assert said.startswith("madlog: we could not connect to the Kafka cluster")
     assert nowhere in said
     assert ran.err.count("\n") == 1, ran.err
+
+
+def test_an_address_of_an_unknown_kind_is_told_which_kinds_there_are(tmp_path: Path) -> None:
+    said = inside("groups", "--log", "kafka+ssl://127.0.0.1:9092", cwd=tmp_path).refused(2)
+    assert "name a folder, file:///FOLDER or kafka://HOST:PORT" in said
