@@ -16,11 +16,11 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 from madlog.processors.errors import InvalidModel, NoModel
-from madlog.processors.features import NO_HISTORY, turn_features
+from madlog.processors.dtr.features import NO_HISTORY, turn_features
 from madlog.processors.ports import Agent, Registry
-from madlog.processors.seed_model import COMPONENT, seed_model
+from madlog.processors.dtr.seed_model import COMPONENT, seed_model
 from madlog.processors.step import State
-from madlog.processors.tree import ACTION_PREFIX, IMPERATOR, Leaf, Tree
+from madlog.processors.dtr.tree import ACTION_PREFIX, IMPERATOR, Leaf, Tree
 from madlog.schemas import Candidate, Decision, Delivery, Event, Sender, derived_event_id
 from madlog.topics import LogEvent
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from madlog.processors.features import FEATURES, NO_HISTORY, command_verb, turn_features
+from madlog.processors.dtr.features import FEATURES, NO_HISTORY, command_verb, turn_features
 from madlog.schemas import Sender, Turn, fields_of
 from madlog.schemas.text import parse
 

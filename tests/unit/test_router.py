@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from madlog.processors import Agent, InvalidModel, NoModel, Registry, Router
-from madlog.processors.seed_model import seed_model
+from madlog.processors.dtr.seed_model import seed_model
 from madlog.schemas import (
     ConversationChanged,
     Decision,

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from madlog.processors import InvalidModel
-from madlog.processors.features import FEATURES
-from madlog.processors.seed_model import seed_model, seed_tree
-from madlog.processors.tree import Leaf, Tree
+from madlog.processors.dtr.features import FEATURES
+from madlog.processors.dtr.seed_model import seed_model, seed_tree
+from madlog.processors.dtr.tree import Leaf, Tree
 
 LEAF = {"route": "imperator", "confidence": 1.0}
 EMPTY: dict[str, int | str] = {

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from madlog.processors.errors import InvalidModel
-from madlog.processors.features import FEATURES
+from madlog.processors.dtr.features import FEATURES
 
 __all__ = ("ACTION_PREFIX", "FORMAT", "IMPERATOR", "Leaf", "Tree")
 

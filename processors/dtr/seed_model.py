@@ -8,7 +8,7 @@ import hashlib
 import json
 from typing import Any
 
-from madlog.processors.tree import FORMAT, Tree
+from madlog.processors.dtr.tree import FORMAT, Tree
 from madlog.schemas import ModelPublished, Sender, content_id_and_time
 
 __all__ = ("COMPONENT", "seed_model", "seed_tree")

@@ -1,0 +1,3 @@
+"""LPPM, the learned prose-to-process mapper: what settles prose, in milliseconds."""
+
+__all__ = ()
