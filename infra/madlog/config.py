@@ -36,6 +36,15 @@ class Settings(BaseModel):
     audit_rate: float = Field(
         default=0.02, ge=0, le=1, description="share judged by the tier above"
     )
+    outcome_rules: str = Field(
+        default="", description="rules for outcomes: a,b those only, -a all but a, empty all"
+    )
+    outcome_timeout_s: float = Field(
+        default=300.0, gt=0, description="an answer that takes longer is a time-out"
+    )
+    outcome_conversations_max: int = Field(
+        default=50_000, ge=1, description="newest conversations that outcomes are judged of"
+    )
 
 
 def from_environment(environment: Mapping[str, str] | None = None) -> Settings:
