@@ -255,6 +255,8 @@ _ORDERED = (
     Rule("clarification", 0.3, 'the answer was a question, or was met with "?"', _clarification),
 )
 RULES: dict[str, Rule] = {rule.name: rule for rule in _ORDERED}
+# The first three are explicit; judges from outside come after them, before all that is concluded.
+_EXPLICIT = 3
 # Any other judge: a CSV, a program of the user's own.
 OUTSIDE = Rule("outside", 0.9, "`madlog outcomes import`, or an Outcome of another program")
 
@@ -263,9 +265,8 @@ def rule_of(judged_by: str) -> tuple[int, Rule]:
     """Return (precedence, rule) of a judge, 0 the strongest; an unknown name is outside."""
     rank = {name: number for number, name in enumerate(RULES)}.get(judged_by)
     if rank is None:
-        # Below the three explicit rules, above all that is concluded.
-        return 2, OUTSIDE
-    return (rank if rank < 2 else rank + 1), RULES[judged_by]
+        return _EXPLICIT, OUTSIDE
+    return (rank if rank < _EXPLICIT else rank + 1), RULES[judged_by]
 
 
 def chosen(text: str = "") -> tuple[str, ...]:
@@ -275,9 +276,9 @@ def chosen(text: str = "") -> tuple[str, ...]:
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     for name in names:
-        if name.removeprefix("-") not in RULES:
+        if (rule := name.removeprefix("-")) not in RULES:
             raise UnknownRule(
-                f"there is no rule {name[:60]!r} for outcomes: use {', '.join(RULES)}, with - in "
+                f"there is no rule {rule[:60]!r} for outcomes: use {', '.join(RULES)}, with - in "
                 "front to leave one out"
             )
     wanted = [name for name in names if name[0] != "-"]
