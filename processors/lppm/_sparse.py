@@ -80,7 +80,7 @@ class Table:
         mask = place[self.columns] >= 0
         before = np.concatenate((np.zeros(1, np.int64), np.cumsum(mask)))
         names = tuple(self.names[column] for column in kept)
-        starts = before[self.starts]
+        starts: NDArray[np.int64] = before[self.starts].astype(np.int64)
         return Table(names, starts, place[self.columns[mask]], self.values[mask])
 
     def scipy(self) -> Any:

@@ -1,0 +1,100 @@
+"""Text as sparse features: words and pairs of words, and pieces of words, weighed by rarity.
+
+All is integers but the final 1/4096ths, so a text has the same features on every CPU. Features
+that the vocabulary does not hold count in a text's length all the same, as the rarest do: a text
+of unknown words is thereby far from everything learned, which is what tells that it is out of
+scope. No list of words and no rule of a language is built in.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import isqrt, log
+
+from madlog.processors.lppm._sparse import ONE
+
+__all__ = ("CHARACTERS_MAX", "FEATURES_MAX", "PIECE", "WORD", "Vocabulary")
+
+CHARACTERS_MAX = 2_000  # of a longer text the first and the last half as many are considered
+FEATURES_MAX = 20_000
+WORD = "w:"  # begins the name of a feature that is a word or two
+PIECE = "c:"  # begins the name of a feature that is 2 to 5 characters of a word
+_PIECE_MAX = 5
+_RARITY_ONE = 2048
+# Marks that join letters are no \w, yet belong to the word in many scripts; hence the ranges.
+_LETTER = r"[\w\u00c0-\u167f\u1681-\u1fff\u2070-\u2fff\u3040-\ud7ff\ue000-\U0010ffff]"
+_WORDS = re.compile(rf"{_LETTER}+(?:['\u2019]{_LETTER}+)*")
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """The features that are known, each with its rarity."""
+
+    rarities: dict[str, int]
+    unknown: int
+
+    @classmethod
+    def fit(cls, texts: Iterable[str], features_max: int = FEATURES_MAX) -> "Vocabulary":
+        """Keep the features that most texts have, of equals the first by name."""
+        texts_of: Counter[str] = Counter()
+        count = 0
+        for text in texts:
+            texts_of.update(_counted(text).keys())
+            count += 1
+        kept = sorted(texts_of, key=lambda name: (-texts_of[name], name))[:features_max]
+        rarities = {name: _rarity(count, texts_of[name]) for name in sorted(kept)}
+        return cls(rarities, _rarity(count, 1))
+
+    @classmethod
+    def of(cls, names: Sequence[str], rarities: Sequence[int], unknown: int) -> "Vocabulary":
+        """Take up a vocabulary that was kept in a model file."""
+        return cls(dict(zip(names, rarities, strict=True)), unknown)
+
+    def row(self, text: str) -> dict[str, float]:
+        """Return a text's known features; words have length 1 together, and so have pieces."""
+        known: list[tuple[str, int]] = []
+        squares = {WORD: 0, PIECE: 0}
+        for name, count in _counted(text).items():
+            rarity = self.rarities.get(name)
+            # The second mention says less than the first, the fourth less than the second.
+            weight = count.bit_length() * (self.unknown if rarity is None else rarity)
+            squares[name[:2]] += weight * weight
+            if rarity is not None:
+                known.append((name, weight))
+        lengths = {kind: max(1, isqrt(square)) for kind, square in squares.items()}
+        return {name: weight * ONE // lengths[name[:2]] / ONE for name, weight in known}
+
+
+def _rarity(texts: int, having: int) -> int:
+    return round(_RARITY_ONE * (log((1 + texts) / (1 + having)) + 1))
+
+
+def _counted(text: str) -> Counter[str]:
+    """Return how often a text has each feature."""
+    words = _WORDS.findall(_considered(text))
+    found: Counter[str] = Counter()
+    for word, count in Counter(words).items():
+        found[WORD + word] += count
+        padded = f" {word} "
+        size = len(padded)
+        for length in range(2, min(_PIECE_MAX, size) + 1):
+            for first in range(size - length + 1):
+                found[PIECE + padded[first : first + length]] += count
+    for first_word, second in pairwise(words):
+        found[f"{WORD}{first_word} {second}"] += 1
+    return found
+
+
+def _considered(text: str) -> str:
+    # Twice, since one character may be written out as up to eighteen.
+    return _ends(unicodedata.normalize("NFKC", _ends(text)).casefold())
+
+
+def _ends(text: str) -> str:
+    if len(text) <= CHARACTERS_MAX:
+        return text
+    half = CHARACTERS_MAX // 2
+    return f"{text[: half - 1]} {text[-half:]}"
