@@ -252,7 +252,7 @@ def _metadata_values(metadata: Mapping[str, str], key: str) -> Iterator[str]:
 def _json(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 
