@@ -4,8 +4,8 @@ For each decision and rule the newest Outcome on the log (by place) is what is k
 says otherwise by now, one more Outcome supersedes it; where it says the same, nothing is written.
 So folding from offset zero again, or in other batches, ends with the same verdicts.
 
-Memory: the newest `conversations_max` conversations. What falls out is judged no more, so a first
-run over a longer log wants a larger number.
+Memory: the newest `conversations_max` conversations, some 0.75 kB an event of theirs. What falls
+out is judged no more, so a first run over a longer log wants a larger number.
 """
 
 import heapq
