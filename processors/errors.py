@@ -2,6 +2,7 @@
 
 MadlogError (madlog.schemas)
 └── ProcessorError
+    ├── InvalidFeatures (TypeError) what is to be learned is not of the declared features
     ├── InvalidModel (ValueError)   a published model that cannot be served
     ├── NoModel (LookupError)       a processor was stepped before its model was published
     ├── ReservedKey (KeyError)      a step wrote a state key that the engine owns
@@ -15,6 +16,7 @@ from typing import ClassVar
 from madlog.schemas import MadlogError
 
 __all__ = (
+    "InvalidFeatures",
     "InvalidModel",
     "NoModel",
     "ProcessorError",
@@ -28,6 +30,10 @@ __all__ = (
 
 class ProcessorError(MadlogError):
     """A processor could not do its part."""
+
+
+class InvalidFeatures(ProcessorError, TypeError):
+    """The tree learns declared integers and category names, never prose."""
 
 
 class InvalidModel(ProcessorError, ValueError):

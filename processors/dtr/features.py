@@ -10,36 +10,55 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from madlog.processors.errors import InvalidFeatures
 from madlog.schemas.text import SHORTHAND
 
-__all__ = ("FEATURES", "NO_HISTORY", "Feature", "command_verb", "turn_features")
+__all__ = (
+    "FEATURES",
+    "NO_HISTORY",
+    "Feature",
+    "check_features",
+    "command_verb",
+    "turn_features",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One feature: int features have an order, str features are categories."""
+    """One feature: int features have an order, str features are categories.
+
+    `exact` is False for a size or a count: other values of it can mean the same form of turn.
+    """
 
     name: str
     type: type[int] | type[str]
     meaning: str
+    exact: bool = True
 
 
 # Appending is free; renaming or removing one makes the published trees that use it invalid.
 FEATURES: dict[str, Feature] = {
     feature.name: feature
     for feature in (
-        Feature("chars", int, "length of the text in characters"),
-        Feature("lines", int, "line breaks in the text, plus one"),
-        Feature("parts", int, "number of parts"),
-        Feature("deterministic_pct", int, "share of commands and code in the text, percent"),
-        Feature("fixed_pct", int, "share of data by reference, percent"),
-        Feature("prose_pct", int, "share of natural language, mentions and tags apart, percent"),
+        Feature("chars", int, "length of the text in characters", exact=False),
+        Feature("lines", int, "line breaks in the text, plus one", exact=False),
+        Feature("parts", int, "number of parts", exact=False),
+        Feature(
+            "deterministic_pct", int, "share of commands and code in the text, percent", exact=False
+        ),
+        Feature("fixed_pct", int, "share of data by reference, percent", exact=False),
+        Feature(
+            "prose_pct",
+            int,
+            "share of natural language, mentions and tags apart, percent",
+            exact=False,
+        ),
         Feature("command", str, "none, command, code or several"),
         Feature("verb", str, "the verb of the turn's one command, else none"),
         Feature("shorthand", str, "the shorthand that the turn consists of, else none"),
-        Feature("questions", int, "question marks in prose, 9 at most"),
-        Feature("exclamations", int, "exclamation marks in prose, 9 at most"),
-        Feature("links", int, "parts that refer to data"),
+        Feature("questions", int, "question marks in prose, 9 at most", exact=False),
+        Feature("exclamations", int, "exclamation marks in prose, 9 at most", exact=False),
+        Feature("links", int, "parts that refer to data", exact=False),
         Feature("verb_registered", int, "the verb is a registered action of the recipient"),
         Feature("mentions", int, "number of names mentioned"),
         Feature("mentioned", int, "the recipient is mentioned by name"),
@@ -50,12 +69,14 @@ FEATURES: dict[str, Feature] = {
         Feature("recipients", int, "number of recipients"),
         Feature("recipient", str, "the recipient"),
         Feature("sender_kind", str, "what kind of participant sent it"),
-        Feature("turns_before", int, "turns of the conversation before this one"),
+        Feature("turns_before", int, "turns of the conversation before this one", exact=False),
         Feature("same_sender", int, "the turn before was by the same sender, -1 if there is none"),
         Feature("last_ack", int, "the turn before was tagged #ack, -1 if there is none"),
         Feature("last_intent", str, "the intent of the turn before, else none"),
         Feature("last_tool_ok", int, "the newest tool result was a success, -1 if there is none"),
-        Feature("calls_before", int, "tool calls of the conversation before this turn"),
+        Feature(
+            "calls_before", int, "tool calls of the conversation before this turn", exact=False
+        ),
     )
 }
 
@@ -70,6 +91,9 @@ NO_HISTORY: Mapping[str, Any] = {
 }
 _SHORTHAND = {word: word.rstrip("?").lower() for word in SHORTHAND}
 _SHORT_MAX = 200
+_CATEGORY_MAX = 64
+# Beyond it a JSON reader may take integers for floats and round them.
+_INT_MAX = 2**53
 _COUNT_MAX = 9
 _VERB_MAX = 64
 _MARK = re.compile(r"[@#][A-Za-z][\w-]*[,:.!]?")
@@ -78,6 +102,33 @@ _COMMAND = re.compile(
     r"(?P<verb>[A-Za-z][A-Za-z0-9_.-]*)"
 )
 _CODE = re.compile(r" {0,3}`")
+
+
+def check_features(
+    features: Mapping[str, Any], table: Mapping[str, Feature] = FEATURES
+) -> tuple[int | str, ...]:
+    """Return the values in the table's order; raises InvalidFeatures for what could be prose."""
+    if len(features) != len(table):
+        odd = sorted(map(str, set(features) ^ set(table)))
+        raise InvalidFeatures(f"unknown or missing features: {', '.join(odd)[:200]}")
+    values = []
+    for name, feature in table.items():
+        try:
+            value: int | str = features[name]
+        except KeyError:
+            raise InvalidFeatures(f"the feature {name} is missing") from None
+        if type(value) is not feature.type:
+            raise InvalidFeatures(f"{name} is {feature.type.__name__}, not {type(value).__name__}")
+        if isinstance(value, int):
+            if not -_INT_MAX < value < _INT_MAX:
+                raise InvalidFeatures(f"{name} is out of the range of 53 bits")
+        # A name without blanks is equal to its only word; this is the quickest such test.
+        elif len(value) > _CATEGORY_MAX or value.split() != [value]:
+            raise InvalidFeatures(
+                f"{name} is no category name: 1 to {_CATEGORY_MAX} characters without blanks"
+            )
+        values.append(value)
+    return tuple(values)
 
 
 def command_verb(text: str) -> str | None:
