@@ -13,8 +13,9 @@ class PageHinkley:
     """Watches a stream of right and wrong; tells where a rise began.
 
     A rise of the error rate by `tolerated` is no alarm; `limit` is the sum of the excess that is.
-    With the defaults: from 2 to 50 % wrong some 50 examples, from 5 to 20 % some 250; no alarm in
-    a million examples that are wrong at an even rate of 1, 5 or 20 %.
+    With the defaults: from 2 to 50 % wrong a median of 47 examples (of 300 runs 96 at
+    most), from 5 to 20 % 196 (404); no alarm in a million examples that are wrong at an even rate
+    of 1, 5 or 20 %.
     """
 
     def __init__(self, tolerated: float = 0.05, limit: int = 20, warm_up: int = 30) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from madlog.processors.dtr.features import Feature
 from madlog.processors.promise import upper_error
 
-__all__ = ("Node", "Split", "TestedLeaf", "Values", "confidence", "edge_of", "leaf_of", "node_of")
+__all__ = ("CountedLeaf", "Node", "Split", "Values", "confidence", "edge_of", "leaf_of", "node_of")
 
 Values = tuple[int | str, ...]
 _SCALE: Final = 10_000
@@ -38,7 +38,7 @@ class Split:
         return self.yes if passed else self.no
 
 
-class TestedLeaf:
+class CountedLeaf:
     """An answer, how often it was given to examples that it had not learned, and wrongly."""
 
     __slots__ = ("route", "tested", "wrong")
@@ -54,14 +54,14 @@ class TestedLeaf:
         self.wrong += route != self.route
 
 
-Node = Split | TestedLeaf
+Node = Split | CountedLeaf
 
 
-def leaf_of(node: Node, values: Values) -> TestedLeaf:
+def leaf_of(node: Node, values: Values) -> CountedLeaf:
     """Return the leaf that an example ends in."""
     while type(node) is Split:
         node = node.side(values)
-    assert isinstance(node, TestedLeaf)
+    assert isinstance(node, CountedLeaf)
     return node
 
 
@@ -79,7 +79,7 @@ def node_of(node: Node, table: Mapping[str, Feature]) -> dict[str, Any]:
 
 
 def _document(node: Node, names: Sequence[str]) -> dict[str, Any]:
-    if isinstance(node, TestedLeaf):
+    if isinstance(node, CountedLeaf):
         return {"route": node.route, "confidence": confidence(node.tested, node.wrong)}
     return {
         "feature": names[node.index],

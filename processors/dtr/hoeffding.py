@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from madlog.processors.dtr.features import FEATURES, Feature
-from madlog.processors.dtr.grown import Node, Split, TestedLeaf, Values, edge_of, leaf_of
+from madlog.processors.dtr.grown import CountedLeaf, Node, Split, Values, edge_of, leaf_of
 
 __all__ = ("HoeffdingTree",)
 
@@ -31,7 +31,7 @@ class _Best(NamedTuple):
     yes: Counts
 
 
-class _Growing(TestedLeaf):
+class _Growing(CountedLeaf):
     __slots__ = ("counts", "depth", "seen", "tried", "values")
 
     def __init__(self, counts: Counts, route: str, depth: int, features: int) -> None:
@@ -66,7 +66,7 @@ class HoeffdingTree:
         *,
         delta: float = 1e-5,
         tie: float = 0.3,
-        grace: int = 100,
+        grace: int = 200,
     ) -> None:
         self._ordered = [feature.type is int for feature in features.values()]
         self._log_delta = math.log(1.0 / delta)

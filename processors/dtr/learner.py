@@ -2,8 +2,8 @@
 
 Each example is first answered, then learned. The memo answers where it is sure, else the tree that
 was wrong less often of late: the Hoeffding tree, which has every example, or the last re-fit, made
-each time that the examples since the last change have doubled. An alarm of the drift test drops
-what is older than the rise of errors and starts over from the examples since.
+each time that the examples since the last change are a quarter more. An alarm of the drift test
+drops what is older than the rise of errors and starts over from the examples since.
 """
 
 from collections import deque
@@ -12,7 +12,7 @@ from typing import Any
 
 from madlog.processors.dtr.drift import PageHinkley
 from madlog.processors.dtr.features import FEATURES, Feature, check_features
-from madlog.processors.dtr.grown import Node, TestedLeaf, Values, confidence, leaf_of, node_of
+from madlog.processors.dtr.grown import CountedLeaf, Node, Values, confidence, leaf_of, node_of
 from madlog.processors.dtr.hoeffding import HoeffdingTree
 from madlog.processors.dtr.memo import Memo
 from madlog.processors.dtr.refit import WINDOW, Example, refit
@@ -28,7 +28,9 @@ from madlog.processors.errors import InvalidFeatures
 
 __all__ = ("Learner",)
 
+# A re-fit is due after so many examples, and then each time that there are a quarter more.
 _FIRST_REFIT = 100
+_MORE_SHARE = 4
 # The recent error of a tree is a running mean over about so many examples.
 _MEMORY = 64
 _UNIT = 1 << 20
@@ -46,7 +48,7 @@ class Learner:
         self._examples: deque[Example] = deque(maxlen=window)
         self._memo = Memo(features)
         self._drift = PageHinkley()
-        self._grown: Node = TestedLeaf("imperator")
+        self._grown: Node = CountedLeaf("imperator")
         self._hoeffding = HoeffdingTree(features)
         self._since = 0
         self._next_refit = _FIRST_REFIT
@@ -123,7 +125,7 @@ class Learner:
 
     def _refit(self) -> None:
         self._grown = refit(tuple(self._examples), self._features)
-        self._next_refit = 2 * self._since
+        self._next_refit = self._since + max(_FIRST_REFIT, self._since // _MORE_SHARE)
         self.refits += 1
         # It is another tree: it begins with what its held-out examples say of it.
         tested, wrong = _record(self._grown)
@@ -131,7 +133,7 @@ class Learner:
 
 
 def _record(node: Node) -> tuple[int, int]:
-    if isinstance(node, TestedLeaf):
+    if isinstance(node, CountedLeaf):
         return node.tested, node.wrong
     yes, no = _record(node.yes), _record(node.no)
     return yes[0] + no[0], yes[1] + no[1]

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from madlog.processors.dtr.features import FEATURES, Feature
-from madlog.processors.dtr.grown import Node, Split, TestedLeaf, Values, edge_of, leaf_of
+from madlog.processors.dtr.grown import CountedLeaf, Node, Split, Values, edge_of, leaf_of
 
 __all__ = ("WINDOW", "Example", "refit")
 
@@ -22,8 +22,8 @@ WINDOW = 24_000
 Example = tuple[Values, str]
 _HELD_OUT = 4
 _DEPTH_MAX = 40
-# A side needs this many examples, more of a large window: single ones are noise there.
-_SIDE_MIN, _SIDE_MAX, _SIDE_SHARE = 1, 5, 1_000
+# A side needs this many examples, more of a large window: fewer are as often noise as a rule.
+_SIDE_MIN, _SIDE_MAX, _SIDE_SHARE = 3, 5, 1_000
 _Ints = npt.NDArray[np.int64]
 
 
@@ -46,7 +46,7 @@ def refit(examples: Sequence[Example], features: Mapping[str, Feature] = FEATURE
     """Return the tree of the examples; its leaves are tested with those held out."""
     grown = [one for number, one in enumerate(examples, 1) if number % _HELD_OUT]
     if not grown:
-        return TestedLeaf("imperator")
+        return CountedLeaf("imperator")
     routes = sorted({route for _, route in grown})
     code = {route: number for number, route in enumerate(routes)}
     labels = np.array([code[route] for _, route in grown], dtype=np.int64)
@@ -88,7 +88,7 @@ def _grow(grower: _Grower, rows: _Ints, depth: int) -> Node:
             yes = _grow(grower, rows[passed], depth + 1)
             no = _grow(grower, rows[~passed], depth + 1)
             return Split(index, not column.ordered, column.limits[code], yes, no)
-    return TestedLeaf(grower.routes[int(present[int(counts.argmax())])])
+    return CountedLeaf(grower.routes[int(present[int(counts.argmax())])])
 
 
 def _best(

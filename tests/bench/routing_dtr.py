@@ -40,10 +40,12 @@ class Traffic:
     """A seeded stream of features and routes: 30 verbs, a third of which depend on more.
 
     Verbs are unevenly common and named by hashes; 1 % of the labels are random. `change` gives
-    half of the routes to other verbs.
+    half of the routes to other verbs. With habits a verb comes in one to three envelopes, as from
+    programs; without, all features but the verb are drawn anew each time, which is harder.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, habits: bool) -> None:
+        self._habits = habits
         self._random = random = Random(seed)
         self._verbs = [f"v{random.getrandbits(32):08x}" for _ in range(_VERBS)]
         self._weights = [1.0 / (1 + place) ** 0.7 for place in range(_VERBS)]
@@ -51,6 +53,9 @@ class Traffic:
         self._routes = ["ack", "health", "imperator", "process", *actions]
         self._forms = {verb: self._form(place) for place, verb in enumerate(self._verbs)}
         self._names = {route: route for route in self._routes}
+        self._envelopes = {
+            verb: [self._envelope() for _ in range(random.randint(1, 3))] for verb in self._verbs
+        }
 
     def _form(self, place: int) -> Rule:
         random, own = self._random, self._routes[place]
@@ -76,6 +81,18 @@ class Traffic:
             route = self._names[self._forms[str(features["verb"])](features)]
             yield features, random.choice(self._routes) if random.random() < _NOISE else route
 
+    def _envelope(self) -> Features:
+        random = self._random
+        return {
+            "mentions": random.randint(0, 2),
+            "mentioned": random.randint(0, 1),
+            "intent": random.choice(_INTENTS),
+            "recipients": random.randint(1, 2),
+            "sender_kind": random.choice(_KINDS),
+            "same_sender": random.randint(0, 1),
+            "last_intent": random.choice(_INTENTS),
+        }
+
     def _features(self, verb: str) -> Features:
         random = self._random
         made: Features = {
@@ -92,18 +109,11 @@ class Traffic:
             "verb": verb,
             "questions": random.choice((0, 0, 1)),
             "verb_registered": 1,
-            "mentions": random.randint(0, 2),
-            "mentioned": random.randint(0, 1),
-            "intent": random.choice(_INTENTS),
-            "recipients": random.randint(1, 2),
             "recipient": "orders",
-            "sender_kind": random.choice(_KINDS),
             "turns_before": random.randint(0, 30),
-            "same_sender": random.randint(0, 1),
-            "last_intent": random.choice(_INTENTS),
             "calls_before": random.randint(0, 9),
         }
-        return made
+        return made | (random.choice(self._envelopes[verb]) if self._habits else self._envelope())
 
 
 class _Course:
@@ -208,8 +218,8 @@ def _learners() -> tuple[Any, ...]:
 Figures = dict[tuple[str, str], list[float | None]]
 
 
-def _run(seed: int, figures: Figures) -> None:
-    traffic = Traffic(seed)
+def _run(seed: int, figures: Figures, *, habits: bool) -> None:
+    traffic = Traffic(seed, habits=habits)
     stream, learners = iter(traffic), _learners()
     answer_us: dict[str, list[float]] = {one.name: [] for one in learners}
     learn_us: dict[str, list[float]] = {one.name: [] for one in learners}
@@ -304,9 +314,16 @@ _REACH = {
 
 def rows(rounds: int) -> list[dict[str, Any]]:
     """Return a row for each learner and figure: the mean over the seeds and their spread."""
-    figures: Figures = {}
-    for seed in range(rounds):
-        _run(seed, figures)
+    made = []
+    for stream, habits in (("habits", True), ("no habits", False)):
+        figures: Figures = {}
+        for seed in range(rounds):
+            _run(seed, figures, habits=habits)
+        made += _rows(stream, figures)
+    return made
+
+
+def _rows(stream: str, figures: Figures) -> list[dict[str, Any]]:
     made = []
     for (name, what), values in figures.items():
         known = [value for value in values if value is not None]
@@ -314,7 +331,7 @@ def rows(rounds: int) -> list[dict[str, Any]]:
         reach = _REACH.get(what) if name == "madlog" else None
         made.append(
             {
-                "what": f"{name}: {what}",
+                "what": f"{stream}, {name}: {what}",
                 "ours": mean,
                 "spread": f"{min(known):.2f}–{max(known):.2f}" if known else "never",
                 "missed": len(values) - len(known),
