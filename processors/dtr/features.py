@@ -77,6 +77,7 @@ FEATURES: dict[str, Feature] = {
         Feature(
             "calls_before", int, "tool calls of the conversation before this turn", exact=False
         ),
+        Feature("last_action", str, "the newest tool call's action, else none"),
     )
 }
 
@@ -88,6 +89,7 @@ NO_HISTORY: Mapping[str, Any] = {
     "ack": -1,
     "intent": "none",
     "tool_ok": -1,
+    "action": "none",
 }
 _SHORTHAND = {word: word.rstrip("?").lower() for word in SHORTHAND}
 _SHORT_MAX = 200
@@ -167,6 +169,8 @@ def turn_features(
         "last_intent": history["intent"],
         "last_tool_ok": history["tool_ok"],
         "calls_before": history["calls"],
+        # Histories that were folded before there was this feature lack it.
+        "last_action": history.get("action", "none"),
     }
 
 

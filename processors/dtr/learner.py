@@ -7,7 +7,7 @@ drops what is older than the rise of errors and starts over from the examples si
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from madlog.processors.dtr.drift import PageHinkley
@@ -120,7 +120,11 @@ class Learner:
         self._next_refit = _FIRST_REFIT
         self._memo = Memo(self._features)
         self._hoeffding = HoeffdingTree(self._features)
+        # Until the next re-fit the old tree answers, and has to prove itself anew.
+        for leaf in _leaves(self._grown):
+            leaf.tested = leaf.wrong = 0
         for values, route in kept:
+            leaf_of(self._grown, values).test(route)
             self._take(values, route)
 
     def _refit(self) -> None:
@@ -128,12 +132,14 @@ class Learner:
         self._next_refit = self._since + max(_FIRST_REFIT, self._since // _MORE_SHARE)
         self.refits += 1
         # It is another tree: it begins with what its held-out examples say of it.
-        tested, wrong = _record(self._grown)
+        leaves = list(_leaves(self._grown))
+        tested, wrong = sum(leaf.tested for leaf in leaves), sum(leaf.wrong for leaf in leaves)
         self._errors[1] = wrong * _UNIT // tested if tested else _UNIT
 
 
-def _record(node: Node) -> tuple[int, int]:
+def _leaves(node: Node) -> Iterator[CountedLeaf]:
     if isinstance(node, CountedLeaf):
-        return node.tested, node.wrong
-    yes, no = _record(node.yes), _record(node.no)
-    return yes[0] + no[0], yes[1] + no[1]
+        yield node
+    else:
+        yield from _leaves(node.yes)
+        yield from _leaves(node.no)

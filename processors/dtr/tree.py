@@ -24,6 +24,7 @@ __all__ = (
     "FORMAT",
     "IMPERATOR",
     "MEMO_FORMAT",
+    "PROCESS",
     "VERB_ROUTE",
     "Leaf",
     "Tree",
@@ -33,9 +34,10 @@ __all__ = (
 FORMAT = "tree-1"
 MEMO_FORMAT = "dtr-1"
 IMPERATOR = "imperator"
+PROCESS = "process"
 ACTION_PREFIX = "action:"
 VERB_ROUTE = "action:{verb}"
-_FIXED_ROUTES = frozenset(("ack", "health", IMPERATOR, "process"))
+_FIXED_ROUTES = frozenset(("ack", "health", IMPERATOR, PROCESS))
 _ROUTE = re.compile(r"action:(\{verb\}|[A-Za-z_][A-Za-z0-9_.-]{0,127})")
 _DEPTH_MAX = 64
 _NODES_MAX = 100_000

@@ -100,6 +100,17 @@ def test_a_change_is_noticed_and_learned() -> None:
     assert right >= 0.95 * len(fresh)
 
 
+def test_right_after_a_change_the_old_tree_is_not_sure() -> None:
+    learner = learned(stream(7, 3_000))
+    for features, route in stream(8, 200, turned=1):
+        learner.learn(features, route)
+        if learner.alarms:
+            break
+    assert learner.alarms == 1
+    tree = learner.frozen()
+    assert all(tree.walk(features).confidence < 0.95 for features, _ in stream(9, 200, turned=1))
+
+
 def test_a_verb_that_was_never_seen_is_settled_by_its_rule() -> None:
     learner, random = Learner(), Random(1)
     for number in range(2_000):
