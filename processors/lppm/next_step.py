@@ -1,0 +1,303 @@
+"""The next step: what an agent does next, and with which arguments, within a promised error.
+
+A linear classifier names the action (or words, which are the language model's) from the last
+acts, the facts so far and the words last said; slot rules fill its arguments; a second linear
+classifier judges from both whether the whole is right. All that a threshold rests on was scored
+by models that had not seen the conversation.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, NamedTuple
+
+from madlog.processors.errors import InvalidModel
+from madlog.processors.lppm._facts import facts
+from madlog.processors.lppm._values import canonical
+from madlog.processors.lppm._view import View
+from madlog.processors.lppm.cases import ACTION, SAY, Act, Case, Point
+from madlog.processors.lppm.linear import Linear, Scored, folded, out_of_fold
+from madlog.processors.lppm.slots import SCORE_ONE, Filled, SlotRules
+from madlog.processors.lppm.text import WORD, Vocabulary
+from madlog.processors.promise import threshold
+
+__all__ = ("FORMAT", "NextStep", "Step")
+
+FORMAT = "next-step-1"
+_FOLDS = 5
+_HISTORY = 4
+_WORDS_MAX = 4_000
+_NONE = "none"
+_RIGHT, _WRONG = "right", "wrong"
+_KEYS = {"actions", "format", "judge", "slots", "trials", "unknown", "words"}
+
+
+class Step(NamedTuple):
+    """What to do next; `action` is None where the language model must decide, `reason` says why."""
+
+    action: str | None
+    arguments: dict[str, Any] | None
+    score: int
+    reason: str
+
+
+@dataclass(frozen=True, eq=False)
+class NextStep:
+    """A learned model of an agent's next step.
+
+    `trials` holds the score of each call that was proposed for a conversation not learned from,
+    and whether the agent made that very call: what the promise rests on.
+    """
+
+    actions: Linear
+    judge: Linear | None
+    slots: SlotRules
+    trials: tuple[tuple[int, bool], ...]
+    _words: Vocabulary
+    _thresholds: dict[float, int | None] = field(default_factory=dict)
+
+    @classmethod
+    def learn(
+        cls, cases: Iterable[Case], *, seed: int = 0, families: Mapping[str, str] | None = None
+    ) -> "NextStep":
+        """Learn from conversations, best from those that ended well.
+
+        `families` says which conversations (by id) are much alike, such as repeats of one task:
+        they are kept together when the model is tried, lest it knows the answer already.
+        """
+        ordered = sorted(cases, key=lambda case: (case.occurred_at, case.conversation_id))
+        trial = _Trial(ordered, families or {}, seed)
+        scored = trial.scored()
+        actions = Linear.fit(trial.rows, trial.labels, seed=seed)
+        slots = SlotRules.of_points(zip(trial.views, trial.points, strict=True))
+        return cls(actions, trial.judge, slots, scored, trial.words)
+
+    def likeliest(self, past: Sequence[Act]) -> Scored:
+        """Return the likeliest next step: `action:NAME`, or `say` for words."""
+        return self.actions.best(_row(past, self._words))
+
+    def predict(self, past: Sequence[Act], max_error: float) -> Step:
+        """Return the call to make, if at most `max_error` of such calls are wrong."""
+        row = _row(past, self._words)
+        best = self.actions.best(row)
+        if best.label == SAY:
+            return Step(None, None, best.score, "words come next")
+        action, view = best.label[len(ACTION) :], View(past)
+        filled = self.slots.fill(action, view)
+        if filled.arguments is None:
+            return Step(None, None, best.score, f"no rule fills the arguments of {action}")
+        if self.judge is None:
+            return Step(None, None, best.score, "too few conversations to judge by")
+        score = self.judge.scores(_evidence(row, best, filled, view))[_RIGHT]
+        limit = self._threshold(max_error)
+        if limit is None or score < limit:
+            least = "no score" if limit is None else f"{limit}"
+            reason = f"{action} scores {score}; {least} keeps the promised error of {max_error}"
+            return Step(None, None, score, reason)
+        return Step(action, filled.arguments, score, f"{action} scores {score} of at least {limit}")
+
+    def _threshold(self, max_error: float) -> int | None:
+        if max_error not in self._thresholds:
+            self._thresholds[max_error] = threshold(self.trials, max_error)
+        return self._thresholds[max_error]
+
+    def to_document(self) -> dict[str, Any]:
+        """Return the model as an object that JSON can hold."""
+        return {
+            "format": FORMAT,
+            "actions": self.actions.to_document(),
+            "judge": None if self.judge is None else self.judge.to_document(),
+            "slots": self.slots.to_document(),
+            "trials": [[score, int(right)] for score, right in self.trials],
+            "words": self._words.rarities,
+            "unknown": self._words.unknown,
+        }
+
+    @classmethod
+    def from_document(cls, document: Any) -> "NextStep":
+        """Check a model file; raises InvalidModel naming what is wrong."""
+        if not isinstance(document, dict) or document.keys() != _KEYS:
+            raise InvalidModel(f"a next-step model must have exactly {', '.join(sorted(_KEYS))}")
+        if document["format"] != FORMAT:
+            raise InvalidModel(f"the model's format is {document['format']!r}, not {FORMAT!r}")
+        words, unknown, trials = document["words"], document["unknown"], document["trials"]
+        if not isinstance(words, dict) or not all(map(_natural, [unknown, *words.values()])):
+            raise InvalidModel("words and unknown must be natural numbers, words by name")
+        if not isinstance(trials, list) or not all(map(_is_trial, trials)):
+            raise InvalidModel("trials must be a list of [score, 0 or 1]")
+        actions = Linear.from_document(document["actions"])
+        for label in actions.labels:
+            if label != SAY and not label.startswith(ACTION):
+                raise InvalidModel(f"actions: {label!r} is neither {SAY} nor {ACTION}NAME")
+        judge = None if document["judge"] is None else Linear.from_document(document["judge"])
+        if judge is not None and judge.labels != (_RIGHT, _WRONG):
+            raise InvalidModel(f"judge: its labels must be {_RIGHT} and {_WRONG}")
+        return cls(
+            actions,
+            judge,
+            SlotRules.from_document(document["slots"]),
+            tuple((score, bool(right)) for score, right in trials),
+            Vocabulary.of(list(words), list(words.values()), unknown),
+        )
+
+
+def _natural(value: Any) -> bool:
+    return type(value) is int and value >= 0
+
+
+def _is_trial(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and type(value[0]) is int
+        and type(value[1]) is int
+        and value[1] in (0, 1)
+    )
+
+
+class _Trial:
+    """Tries models on conversations that they did not see, and learns to judge from that."""
+
+    def __init__(self, cases: Sequence[Case], families: Mapping[str, str], seed: int) -> None:
+        self.seed = seed
+        self.points: list[Point] = []
+        self.groups: list[str] = []
+        for case in cases:
+            found = list(case.points())
+            self.points += found
+            family = families.get(case.conversation_id, case.conversation_id)
+            self.groups += [family] * len(found)
+        texts = (act.said for case in cases for act in case.acts if act.action is None)
+        self.words = _vocabulary(texts)
+        memo: dict[int, dict[str, float]] = {}
+        self.rows = [_row(point.past, self.words, memo) for point in self.points]
+        self.labels = [_label(point.act) for point in self.points]
+        self.views = [View(point.past) for point in self.points]
+        self.judge: Linear | None = None
+        if not self.points:
+            raise ValueError("the conversations hold no decision of an agent: give others")
+
+    def scored(self) -> tuple[tuple[int, bool], ...]:
+        """Return the score of each call that was proposed, and whether it was the right one."""
+        if len(set(self.groups)) < 2:
+            return ()
+        evidence: list[dict[str, float]] = []
+        right: list[str] = []
+        at: list[int] = []
+        for held in folded(self.groups, _FOLDS, Random(self.seed)):
+            for number, row, is_right in self._proposed(held):
+                at.append(number)
+                evidence.append(row)
+                right.append(_RIGHT if is_right else _WRONG)
+        groups = [self.groups[number] for number in at]
+        if len(set(groups)) < 2 or min(Counter(right).values()) < _FOLDS or len(set(right)) < 2:
+            return ()
+        self.judge = Linear.fit(evidence, right, seed=self.seed)
+        judged = out_of_fold(evidence, right, groups, seed=self.seed)
+        return tuple(
+            (one.score if one.label == _RIGHT else -one.score, told == _RIGHT)
+            for one, told, number in zip(judged, right, at, strict=True)
+            # What the learned process settled itself is no proof of what the agent would do.
+            if self.points[number].act.tier != "lppm"
+        )
+
+    def _proposed(self, held: Sequence[int]) -> list[tuple[int, dict[str, float], bool]]:
+        """Return what the models of one fold propose for it: place, evidence, right or not."""
+        aside = set(held)
+        kept = [number for number in range(len(self.points)) if number not in aside]
+        model = Linear.fit(
+            [self.rows[number] for number in kept],
+            [self.labels[number] for number in kept],
+            seed=self.seed,
+        )
+        slots = SlotRules.of_points((self.views[number], self.points[number]) for number in kept)
+        found = []
+        for number in held:
+            best = model.best(self.rows[number])
+            if best.label == SAY:
+                continue
+            view, act = self.views[number], self.points[number].act
+            filled = slots.fill(best.label[len(ACTION) :], view)
+            if filled.arguments is None:
+                continue
+            right = (
+                act.what == best.label
+                and act.arguments is not None
+                and canonical(act.arguments) == canonical(filled.arguments)
+            )
+            found.append((number, _evidence(self.rows[number], best, filled, view), right))
+        return found
+
+
+def _label(act: Act) -> str:
+    return act.what if act.action is not None else SAY
+
+
+def _vocabulary(texts: Iterable[str]) -> Vocabulary:
+    """Keep words alone: pieces of words are most of the features and tell little here."""
+    whole = Vocabulary.fit(texts)
+    names = [name for name in whole.rarities if name.startswith(WORD)]
+    names = sorted(names, key=lambda name: (whole.rarities[name], name))[:_WORDS_MAX]
+    return Vocabulary.of(
+        sorted(names), [whole.rarities[name] for name in sorted(names)], whole.unknown
+    )
+
+
+def _row(
+    past: Sequence[Act], words: Vocabulary, memo: dict[int, dict[str, float]] | None = None
+) -> dict[str, float]:
+    """Return the features of a decision."""
+    row = {f"is {fact}": 1.0 for fact in facts(past)}
+    names = [act.what if act.action else f"{'human' if act.human else SAY}" for act in past]
+    trail = _NONE
+    for back in range(1, _HISTORY + 1):
+        name = names[-back] if back <= len(names) else _NONE
+        row[f"{back} {name}"] = 1.0
+        trail = f"{name} < {trail}" if back > 1 else name
+        row[f"trail {trail}"] = 1.0
+    for name, count in Counter(names).items():
+        row[f"count {name} {min(count, 5)}"] = 1.0
+    heard = next((act for act in reversed(past) if act.human), None)
+    told = next((act for act in reversed(past) if not act.human and not act.action), None)
+    fresh = bool(past) and past[-1].human
+    for kind, act in (("heard" if fresh else "earlier", heard), ("told", told)):
+        if act is not None:
+            for name, weight in _said(act, words, memo).items():
+                row[f"{kind} {name}"] = weight
+    return row
+
+
+def _said(
+    act: Act, words: Vocabulary, memo: dict[int, dict[str, float]] | None
+) -> dict[str, float]:
+    if memo is None:
+        return words.row(act.said)
+    found = memo.get(id(act))
+    if found is None:
+        found = memo[id(act)] = words.row(act.said)
+    return found
+
+
+def _evidence(
+    row: Mapping[str, float], best: Scored, filled: Filled, view: View
+) -> dict[str, float]:
+    """Return what tells whether a proposed call is right."""
+    action = best.label[len(ACTION) :]
+    assert filled.arguments is not None
+    found = {
+        f"call {action}": 1.0,
+        "margin": best.margin / SCORE_ONE,
+        f"margin {action}": best.margin / SCORE_ONE,
+        "score": best.score / SCORE_ONE,
+        "slots": 2.0 * filled.score / SCORE_ONE,
+        f"instead {best.runner_up}": 1.0,
+    }
+    for rule in filled.rules:
+        found[f"rule {action} {rule}"] = 1.0
+    if view.called(action, filled.arguments):
+        found["again"] = found[f"again {action}"] = 1.0
+    for name in row:
+        if name.startswith(("is ", "trail ", "count ")):
+            found[f"{action}: {name}"] = 0.5
+    return found
