@@ -85,7 +85,9 @@ class HoeffdingTree:
         while type(node) is Split:
             parent, node = node, node.side(values)
         assert isinstance(node, _Growing)
-        node.learn([edge_of(v) if type(v) is int else v for v in values], route)
+        # Small integers are bins of their own: no call for most of them.
+        edges = [v if type(v) is not int or -16 < v < 16 else edge_of(v) for v in values]
+        node.learn(edges, route)
         if node.seen - node.tried < self._grace or len(node.counts) < 2:
             return
         node.tried = node.seen

@@ -73,8 +73,10 @@ class Learner:
         if self._verb is not None and route == f"{ACTION_PREFIX}{values[self._verb]}":
             # One route for all verbs, so that one that was never seen is settled too.
             route = VERB_ROUTE
-        answer = self._test(values, route)
-        self._take(values, route)
+        key = self._memo.key(values)
+        answer = self._test(values, key, route)
+        self._memo.learn(key, route)
+        self._hoeffding.learn(values, route)
         self._examples.append((values, route))
         self._since += 1
         began = self._drift.update(answer != route)
@@ -95,10 +97,10 @@ class Learner:
     def _tree(self) -> Node:
         return self._hoeffding.root if self._errors[0] < self._errors[1] else self._grown
 
-    def _test(self, values: Values, route: str) -> str:
+    def _test(self, values: Values, key: Values, route: str) -> str:
         """Return what was answered; both trees are tested, whichever answers."""
         grown, growing = leaf_of(self._grown, values), self._hoeffding.predict(values)
-        answer = self._memo.predict(self._memo.key(values))
+        answer = self._memo.predict(key)
         if answer is None:
             answer = growing if self._errors[0] < self._errors[1] else grown.route
         grown.test(route)
@@ -106,10 +108,6 @@ class Learner:
             error = self._errors[place]
             self._errors[place] = error + ((said != route) * _UNIT - error) // _MEMORY
         return answer
-
-    def _take(self, values: Values, route: str) -> None:
-        self._memo.learn(self._memo.key(values), route)
-        self._hoeffding.learn(values, route)
 
     def _start_over(self, began: int) -> None:
         self.alarms += 1
@@ -125,7 +123,8 @@ class Learner:
             leaf.tested = leaf.wrong = 0
         for values, route in kept:
             leaf_of(self._grown, values).test(route)
-            self._take(values, route)
+            self._memo.learn(self._memo.key(values), route)
+            self._hoeffding.learn(values, route)
 
     def _refit(self) -> None:
         self._grown = refit(tuple(self._examples), self._features)
