@@ -14,9 +14,9 @@ __all__ = ("telling_words",)
 def telling_words(table: Table, labels: Sequence[str]) -> NDArray[np.bool_]:
     """Return for each name of the table whether it is a word that tells labels apart.
 
-    A word does if it says one bit about the label of a text on average, which halves the labels
-    in question, or a quarter of what there is to know where that is less. Each text is left out
-    of the counts that judge it, so that a rare word is not believed for standing with one label.
+    A word does if it says half a bit about the label of a text on average, or an eighth of what
+    there is to know where that is less. Each text is left out of the counts that judge it, so
+    that a rare word is not believed for standing with one label.
     """
     names = sorted(set(labels))
     place = {name: number for number, name in enumerate(names)}
@@ -33,7 +33,7 @@ def telling_words(table: Table, labels: Sequence[str]) -> NDArray[np.bool_]:
     others = having[columns] - 1 + len(names)
     bits = counts * np.log2((counts - 1 + prior) / (others * shares[label]))
     mean = np.bincount(columns, weights=bits, minlength=size) / np.maximum(having, 1)
-    enough = min(1.0, -float((shares * np.log2(shares)).sum()) / 4)
+    enough = min(0.5, -float((shares * np.log2(shares)).sum()) / 8)
     single = np.array([name.startswith(WORD) and " " not in name for name in table.names], np.bool_)
     # Float sums may miss an exact 0 by their last digit.
     told: NDArray[np.bool_] = single & (having > 0) & (mean >= enough - 1e-9)
