@@ -178,6 +178,8 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _field("propensity", pa.float64()),
         _field("model_id"),
         _field("model_version"),
+        _field("arguments"),
+        _field("escalation"),
         _json_field("features"),
         _json_field("candidates"),
         _field("reason"),
@@ -207,6 +209,8 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _field("parameters_uri"),
         _json_field("trained_on"),
         _json_field("metrics"),
+        _json_field("hyper_parameters"),
+        _field("code_version"),
     ),
     "SchemaRegistered": (
         _field("subject_name"),

@@ -78,7 +78,9 @@ VIEWS: dict[str, View] = {
             "CASE tier WHEN 'dtr' THEN 'tree' WHEN 'lppm' THEN 'process' "
             "WHEN 'imperator' THEN 'llm' END AS settled_by, "
             "route, confidence, max_error, audited, propensity, model_id, model_version, "
-            "features::JSON AS features, candidates::JSON AS candidates, reason, duration_us",
+            ""
+            "features::JSON AS features, candidates::JSON AS candidates, reason, duration_us, "
+            "arguments, escalation",
         ),
         _of(
             "llm_calls",
@@ -90,7 +92,8 @@ VIEWS: dict[str, View] = {
             "models",
             "ModelPublished",
             "component, mad, version, parameters_sha256, parameters, parameters_uri, "
-            "trained_on::JSON AS trained_on, metrics::JSON AS metrics",
+            "trained_on::JSON AS trained_on, metrics::JSON AS metrics, "
+            "hyper_parameters::JSON AS hyper_parameters, code_version",
         ),
         _of(
             "dead_letters",

@@ -13,22 +13,23 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from madlog.processors.errors import InvalidModel, NoModel
 from madlog.processors.dtr.features import NO_HISTORY, turn_features
-from madlog.processors.ports import Agent, Registry
 from madlog.processors.dtr.seed_model import COMPONENT, seed_model
+from madlog.processors.dtr.tree import ACTION_PREFIX, IMPERATOR, PROCESS, VERB_ROUTE, Leaf, Tree
+from madlog.processors.errors import InvalidModel, NoModel
+from madlog.processors.ports import Agent, Registry
 from madlog.processors.step import State
-from madlog.processors.dtr.tree import ACTION_PREFIX, IMPERATOR, Leaf, Tree
 from madlog.schemas import Candidate, Decision, Delivery, Event, Sender, derived_event_id
 from madlog.topics import LogEvent
 
-__all__ = ("MODEL_KEY", "Router", "is_imported")
+__all__ = ("CONTROL_KEY", "MODEL_KEY", "Decides", "Router", "is_imported")
 
 MODEL_KEY = "@model"
 CONTROL_KEY = "@control"
 _MODELS, _CONTROL = "mad.models", "mad.control"
+_NO_AUDIT = {"propensity": 1.0, "audited": False}
 _NO_CONVERSATION: Mapping[str, Any] = {
     "participants": {},
     "imported": False,
@@ -36,7 +37,10 @@ _NO_CONVERSATION: Mapping[str, Any] = {
     "seen_actions": [],
 }
 _HASH_SPAN = 1 << 64
-_VERB = "action:{verb}"
+_ACTION_MAX = 64
+# Which conversations a router decides: those that are lived now, those that were brought in from
+# elsewhere, or all in retrospect.
+Decides = Literal["live", "imported", "all"]
 E = TypeVar("E", bound=Event)
 
 
@@ -53,9 +57,17 @@ class Router:
     shared: tuple[str, ...] = (_MODELS, _CONTROL)
 
     def __init__(
-        self, registry: Registry | None = None, *, max_error: float = 0.05, audit_rate: float = 0.02
+        self,
+        registry: Registry | None = None,
+        *,
+        max_error: float = 0.05,
+        audit_rate: float = 0.02,
+        decides: Decides = "live",
     ) -> None:
         self._registry = registry or Registry()
+        self._decides = decides
+        # What is decided in retrospect never has the id of a decision that acted.
+        self._sender = _LIVE if decides == "live" else Sender(name="retrospect", kind="system")
         self._max_error = max_error
         self._audit_rate = audit_rate
         # Parsed trees by their model's event_id: a cache, never state.
@@ -102,13 +114,14 @@ class Router:
         key, history = _history(state, fields)
         imported = conversation["imported"] or is_imported(fields)
         outputs: list[Event] = []
-        for number, name in enumerate(dict.fromkeys(fields["recipients"])):
+        recipients = dict.fromkeys(fields["recipients"]) if self._covers(imported) else ()
+        for number, name in enumerate(recipients):
             agent = self._agent(name, conversation, imported)
             if agent is None:
                 continue
-            decision = self._decide(state, fields, agent, history, imported, 2 * number)
+            decision = self._decide(state, fields, agent, history, 2 * number)
             outputs.append(decision)
-            if not imported:
+            if self._decides == "live":
                 outputs.append(_delivery(event, decision.event_id, name, 2 * number + 1))
         state[key] = {
             **history,
@@ -118,6 +131,31 @@ class Router:
             "intent": (fields["intent"] or "none").lower(),
         }
         return outputs
+
+    def _covers(self, imported: bool) -> bool:
+        return self._decides == "all" or imported == (self._decides == "imported")
+
+    def answer(self, state: State, event: LogEvent, name: str) -> Decision | None:
+        """Decide what an agent does when its tool has answered; None where it is no agent.
+
+        The result must be folded already. Its features are those of data from the tools.
+        """
+        fields = event.fields
+        _, history = _history(state, fields)
+        conversation = state.get("c/" + fields["conversation_id"], _NO_CONVERSATION)
+        agent = self._agent(name, conversation, conversation["imported"] or is_imported(fields))
+        if agent is None:
+            return None
+        told = {"content_class": "fixed", "text": fields["result"] or fields["error"]}
+        turn = {
+            **fields,
+            "parts": (told,),
+            "recipients": (name,),
+            "mentions": (),
+            "tags": (),
+            "intent": None,
+        }
+        return self._decide(state, turn, agent, history, 0)
 
     def _agent(self, name: str, conversation: Mapping[str, Any], imported: bool) -> Agent | None:
         """Return the recipient as an agent; None where it is none, so that nothing is decided."""
@@ -138,7 +176,6 @@ class Router:
         fields: Mapping[str, Any],
         agent: Agent,
         history: Mapping[str, Any],
-        imported: bool,
         index: int,
     ) -> Decision:
         model = state.get(MODEL_KEY)
@@ -147,15 +184,16 @@ class Router:
         turn_id = fields["event_id"]
         features = turn_features(fields, agent.name, agent.actions, history)
         leaf = self._tree(model).walk(features)
-        route, reason = self._route(leaf, features["verb"], agent)
+        route, reason, escalation = self._route(leaf, features["verb"], agent)
         tier = "imperator" if route == IMPERATOR else "dtr"
         return _copy(
             _DECISION,
             {
-                **_derived(fields, turn_id, index),
+                **_derived(fields, turn_id, index, self._sender.name),
+                "sender": self._sender,
                 "turn_id": turn_id,
                 "recipient": agent.name,
-                "mode": "retrospective" if imported else "live",
+                "mode": "live" if self._decides == "live" else "retrospective",
                 "tier": tier,
                 "route": route,
                 "confidence": leaf.confidence,
@@ -166,8 +204,8 @@ class Router:
                 "model_version": model["version"],
                 "control_id": state.get(CONTROL_KEY),
                 "reason": reason,
-                "propensity": self._audit_rate if tier == "dtr" else 1.0,
-                "audited": tier == "dtr" and self._drawn(turn_id),
+                **(self.audit(turn_id) if tier == "dtr" else _NO_AUDIT),
+                "escalation": escalation,
             },
         )
 
@@ -177,18 +215,27 @@ class Router:
             tree = self._trees[model["event_id"]] = Tree.parse(model["parameters"])
         return tree
 
-    def _route(self, leaf: Leaf, verb: int | str, agent: Agent) -> tuple[str, str]:
-        """Return where the turn goes and why: the tree proposes, the closed registry disposes."""
-        route = f"{ACTION_PREFIX}{verb}" if leaf.route == _VERB else leaf.route
+    def _route(self, leaf: Leaf, verb: int | str, agent: Agent) -> tuple[str, str, str | None]:
+        """Return where the turn goes, why, and why up: the tree proposes, the registry disposes."""
+        route = f"{ACTION_PREFIX}{verb}" if leaf.route == VERB_ROUTE else leaf.route
         if route == IMPERATOR:
-            return route, "the tree leaves such turns to the language model"
+            return route, "the tree leaves such turns to the language model", "left"
         if agent.version in ("V1", "V2"):
-            return IMPERATOR, f"{agent.name} is {agent.version}, which has no decision tree"
+            reason = f"{agent.name} is {agent.version}, which has no decision tree"
+            return IMPERATOR, reason, "version"
         if leaf.confidence < 1.0 - self._max_error:
-            return IMPERATOR, f"{route} at {leaf.confidence:g} cannot keep the promised error"
+            reason = f"{route} at {leaf.confidence:g} cannot keep the promised error"
+            return IMPERATOR, reason, "promise"
+        if route == PROCESS:
+            return IMPERATOR, "a process may settle it, and none is live", "process"
         if route.startswith(ACTION_PREFIX) and not _registered(route, agent.actions):
-            return IMPERATOR, f"{route} is not a registered action of {agent.name}"
-        return route, f"the tree settles such turns by {route}"
+            reason = f"{route} is not a registered action of {agent.name}"
+            return IMPERATOR, reason, "registry"
+        return route, f"the tree settles such turns by {route}", None
+
+    def audit(self, turn_id: str) -> dict[str, Any]:
+        """Return what says whether the tier above also judges what a cheap tier settled."""
+        return {"propensity": self._audit_rate, "audited": self._drawn(turn_id)}
 
     def _drawn(self, turn_id: str) -> bool:
         digest = hashlib.blake2b(turn_id.encode(), digest_size=8, person=b"audit").digest()
@@ -232,7 +279,9 @@ def _names(text: str) -> list[str]:
 
 def _fold_call(state: State, fields: Mapping[str, Any]) -> None:
     key, history = _history(state, fields)
-    state[key] = {**history, "calls": history["calls"] + 1}
+    # A category name has no blanks and is short; a foreign action may be neither.
+    action = "_".join(fields["action"].split())[:_ACTION_MAX] or "none"
+    state[key] = {**history, "calls": history["calls"] + 1, "action": action}
     key = "c/" + fields["conversation_id"]
     old = state.get(key, _NO_CONVERSATION)
     if old["tools"] is None and fields["action"] not in old["seen_actions"]:
@@ -243,17 +292,18 @@ def _fold_call(state: State, fields: Mapping[str, Any]) -> None:
 def _candidates(leaf: Leaf, route: str) -> tuple[Candidate, ...]:
     """Return the routes that were considered, the one taken first."""
     found = [Candidate(route=route, score=leaf.confidence)]
-    if route != leaf.route and leaf.route != _VERB:
+    if route != leaf.route and leaf.route != VERB_ROUTE:
         found.append(Candidate(route=leaf.route, score=leaf.confidence))
     if route != IMPERATOR:
         found.append(Candidate(route=IMPERATOR, score=1.0 - leaf.confidence))
     return tuple(found)
 
 
+_LIVE = Sender(name=Router.name, kind="system")
 _NOBODY: dict[str, Any] = {
     "event_id": "00000000-0000-7000-8000-000000000000",
     "conversation_id": "c",
-    "sender": Sender(name=Router.name, kind="system"),
+    "sender": _LIVE,
     "occurred_at": 0,
     "turn_id": "00000000-0000-7000-8000-000000000000",
     "recipient": "nobody",
@@ -287,10 +337,10 @@ def _copy(event: E, changes: dict[str, Any]) -> E:
     return made
 
 
-def _derived(fields: Mapping[str, Any], causation_id: str, index: int) -> dict[str, Any]:
+def _derived(fields: Mapping[str, Any], causation_id: str, index: int, by: str) -> dict[str, Any]:
     """Return what the envelope of output number `index` has from its turn."""
     return {
-        "event_id": derived_event_id(fields["event_id"], Router.name, index),
+        "event_id": derived_event_id(fields["event_id"], by, index),
         "conversation_id": fields["conversation_id"],
         "correlation_id": fields["correlation_id"],
         "causation_id": causation_id,
@@ -306,7 +356,7 @@ def _delivery(event: LogEvent, decision_id: str, recipient: str, index: int) -> 
     return _copy(
         _DELIVERY,
         {
-            **_derived(event.fields, decision_id, index),
+            **_derived(event.fields, decision_id, index, Router.name),
             "recipient": recipient,
             "decision_id": decision_id,
             "turn_id": event.fields["event_id"],

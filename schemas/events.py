@@ -185,6 +185,10 @@ class Decision(Event):
     reason: str
     propensity: Ratio
     audited: bool
+    # JSON text; an action counts as settled only with its arguments.
+    arguments: Text | None = None
+    # Why it went up to the language model, None where a cheaper tier settled it.
+    escalation: Name | None = None
 
 
 class LlmCall(Event):
@@ -231,6 +235,9 @@ class ModelPublished(Event):
     # "topic/partition" -> last event_id that it was trained on.
     trained_on: dict[str, str] = Field(default_factory=dict)
     metrics: dict[str, float] = Field(default_factory=dict)
+    hyper_parameters: dict[str, str] | None = None
+    # The version of this program that trained it.
+    code_version: str | None = None
 
 
 class Delivery(Event):

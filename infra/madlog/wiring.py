@@ -22,10 +22,13 @@ from madlog.topics import (
 if TYPE_CHECKING:
     from madlog.mads.ecosystem import Ecosystem
     from madlog.processors import Engine, Processor
+    from madlog.processors.learning import Learning
+    from madlog.processors.router import Decides
     from madlog.topics.blobs import BlobStore
     from madlog.topics.framing import SchemaRegistry
 
 __all__ = (
+    "LEARNING",
     "WrongUrl",
     "folder_beside",
     "is_kafka",
@@ -33,12 +36,16 @@ __all__ = (
     "open_blobs",
     "open_ecosystem",
     "open_event_log",
+    "open_learning",
     "open_log",
     "open_worker",
     "opened",
     "processors",
     "with_prefix",
 )
+
+# What `--only` may name beside the processors: see open_learning.
+LEARNING = ("outcomes", "retrospect")
 
 
 class WrongUrl(MadlogError, ValueError):
@@ -208,9 +215,44 @@ def processors(
         "router": Router(max_error=settings.max_error, audit_rate=settings.audit_rate)
     }
     for name in only or ():
-        if name not in known:
-            raise UnknownProcessor(f"there is no processor {name[:60]!r}: {', '.join(known)}")
+        if name not in known and name not in LEARNING:
+            names = ", ".join([*known, *LEARNING])
+            raise UnknownProcessor(f"there is no processor {name[:60]!r}: {names}")
     return [processor for name, processor in known.items() if only is None or name in only]
+
+
+def open_learning(
+    log: EventLog,
+    url: str,
+    settings: Settings | None = None,
+    only: tuple[str, ...] | None = None,
+    decides: "Decides | None" = "imported",
+) -> "Learning":
+    """Return what learns from a log; large models become blobs beside it.
+
+    `decides` says which conversations are decided in retrospect, None: none.
+    """
+    from madlog import __version__
+    from madlog.processors.learning import Learning
+    from madlog.processors.outcomes import Judge, chosen
+    from madlog.processors.retrospect import Retrospection
+
+    settings = settings or Settings()
+    judge = Judge(
+        rules=chosen(settings.outcome_rules),
+        timeout_s=settings.outcome_timeout_s,
+        conversations_max=settings.outcome_conversations_max,
+    )
+    retrospection = None
+    if decides is not None and (only is None or "retrospect" in only):
+        retrospection = Retrospection(
+            __version__,
+            open_blobs(url, settings).put,
+            max_error=settings.max_error,
+            audit_rate=settings.audit_rate,
+            decides=decides,
+        )
+    return Learning(log, judge if only is None or "outcomes" in only else None, retrospection)
 
 
 def wanted_topics(settings: Settings | None = None) -> list[Topic]:

@@ -58,6 +58,17 @@ _HANDED_UP = ("imperator", "process")
 _BY_SIGN: dict[int, Result] = {1: "success", -1: "failure"}
 
 
+def _acted(decided: Decided) -> bool:
+    """Tell whether what followed is what the decision led to.
+
+    In shadow nothing followed from it. In retrospect what followed was the language model's doing:
+    what a cheaper tier would have done instead is judged by the record.
+    """
+    if decided.mode == "retrospective":
+        return decided.tier == "imperator"
+    return decided.mode != "shadow"
+
+
 def _of(
     facts: ConversationFacts,
     turn_id: str | None,
@@ -69,7 +80,7 @@ def _of(
     if turn_id is None:
         return
     for decided in facts.decided(turn_id, recipient):
-        if decided.mode != "shadow":
+        if _acted(decided):
             yield Finding(
                 decided, result, evidence.event_id, evidence.occurred_at, evidence.time_source
             )
@@ -172,8 +183,7 @@ def _credit(facts: ConversationFacts, now: Now) -> Iterator[Finding]:
     found = [
         decided
         for decided in facts.decisions.values()
-        if decided.mode != "shadow"
-        and (chain is None or (decided.turn_id, decided.recipient) in chain)
+        if _acted(decided) and (chain is None or (decided.turn_id, decided.recipient) in chain)
     ]
     for decided in found:
         yield Finding(

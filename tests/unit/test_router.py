@@ -138,8 +138,40 @@ def test_who_has_left_is_no_longer_an_agent_here() -> None:
     assert bench.say("hello", "orders") == []
 
 
-def test_an_imported_turn_is_decided_in_retrospect_and_never_delivered() -> None:
+def test_a_live_router_leaves_what_was_brought_in_alone() -> None:
     bench = Bench(ORDERS)
+    bench.join("orders", **IMPORTED)
+    assert bench.say("EXECUTE: get_order 1", "orders") == []
+
+
+def test_a_router_of_what_was_brought_in_leaves_what_is_lived_alone() -> None:
+    bench = Bench(ORDERS, decides="imported")
+    assert bench.say("EXECUTE: get_order 1", "orders") == []
+
+
+def test_in_retrospect_a_lived_turn_is_decided_by_another_name_and_not_delivered() -> None:
+    (decision,) = Bench(ORDERS, decides="all").say("EXECUTE: get_order 1", "orders")
+    assert isinstance(decision, Decision)
+    assert (decision.mode, decision.sender.name) == ("retrospective", "retrospect")
+    assert decision.event_id != Bench(ORDERS).decide("EXECUTE: get_order 1").event_id
+
+
+@pytest.mark.parametrize(
+    ("text", "escalation"),
+    [("HRU?", None), ("Please help", "left"), ("EXECUTE: get_order 1", None)],
+)
+def test_a_decision_says_why_it_went_up(text: str, escalation: str | None) -> None:
+    assert Bench(ORDERS).decide(text).escalation == escalation
+
+
+def test_a_promise_or_a_version_that_keeps_the_tree_out_is_named() -> None:
+    assert Bench(ORDERS, max_error=0.0).decide("HRU?").escalation == "promise"
+    early = Agent("orders", version="V1")
+    assert Bench(early).decide("HRU?").escalation == "version"
+
+
+def test_an_imported_turn_is_decided_in_retrospect_and_never_delivered() -> None:
+    bench = Bench(ORDERS, decides="imported")
     bench.feed(
         ConversationChanged,
         change="created",
@@ -154,7 +186,7 @@ def test_an_imported_turn_is_decided_in_retrospect_and_never_delivered() -> None
 
 
 def test_a_turn_said_later_in_an_imported_conversation_acts_on_nothing_either() -> None:
-    bench = Bench(ORDERS)
+    bench = Bench(ORDERS, decides="imported")
     bench.join("orders", **IMPORTED)
     (decision,) = bench.say("EXECUTE: get_order 1", "orders")
     assert isinstance(decision, Decision)
@@ -163,7 +195,7 @@ def test_a_turn_said_later_in_an_imported_conversation_acts_on_nothing_either() 
 
 
 def test_without_a_tool_list_the_actions_seen_so_far_are_the_registry() -> None:
-    bench = Bench()
+    bench = Bench(decides="imported")
     bench.join("agent", **IMPORTED)
     before = bench.decide("EXECUTE: book 1", "agent", **IMPORTED)
     bench.feed(ToolCall, action="book", arguments="{}", **IMPORTED)
@@ -173,7 +205,7 @@ def test_without_a_tool_list_the_actions_seen_so_far_are_the_registry() -> None:
 
 @pytest.mark.parametrize("tools", ["", "not json", "7", '{"a": 1}'])
 def test_a_tool_list_that_is_none_registers_nothing(tools: str) -> None:
-    bench = Bench()
+    bench = Bench(decides="imported")
     bench.feed(ConversationChanged, change="created", metadata={"tools": tools}, **IMPORTED)
     bench.join("agent", **IMPORTED)
     assert bench.decide("EXECUTE: book 1", "agent", **IMPORTED).tier == "imperator"

@@ -43,11 +43,11 @@ OWN = {
     "tool_calls": "action arguments source_call_id",
     "tool_results": "call_id ok result error duration_ms",
     "decisions": "turn_id recipient mode tier settled_by route confidence max_error audited "
-    "propensity model_id model_version features candidates reason duration_us",
+    "propensity model_id model_version features candidates reason duration_us arguments escalation",
     "llm_calls": "provider model tokens_in tokens_out cost_usd latency_ms",
     "outcomes": "result quality judged_by about about_id",
     "models": "component mad version parameters_sha256 parameters parameters_uri trained_on "
-    "metrics",
+    "metrics hyper_parameters code_version",
     "dead_letters": "processor record_topic record_partition record_offset record_key "
     "record_value record_headers error_type error attempts",
     "schemas": "subject_name version fingerprint schema_text",

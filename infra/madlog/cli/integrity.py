@@ -172,3 +172,38 @@ async def _rebuild(state: State, snapshots: Path | None) -> bool:
         print(f"first difference: {report.difference}")
         note(f"the live projections stay in {folder} as evidence; without it they are made anew")
     return not report.exit_code
+
+
+@replay_app.command("verify")
+def verify(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
+    """Compute every decision on the log again, by the model that it names, and compare.
+
+    Exit code 1 and the list of differences when there are any.
+
+    Example: madlog replay verify
+    """
+    state = state_of(ctx, log, as_json)
+    if run(_verify(state)):
+        raise typer.Exit(1)
+
+
+async def _verify(state: State) -> int:
+    from dataclasses import asdict
+
+    from madlog.analytics.verify import verify as verify_log
+    from madlog.wiring import open_blobs, opened
+
+    blobs = open_blobs(state.url, state.settings)
+    with progress_bar("deciding again", 100) as show:
+        async with opened(state.url, state.settings, create=False) as log:
+            report = await verify_log(log, blobs.get, progress=lambda now: show(round(now.percent)))
+    found = [asdict(item) for item in report.differences]
+    if state.json:
+        answer = {"decisions": report.decisions, "differences": found}
+        print_object(state, {"equal": not found, **answer})
+        return len(found)
+    columns = ("position", "conversation_id", "event_id", "why")
+    if found:
+        print_rows(state, found, columns)
+    print(f"{report.decisions:,} decisions computed again, {len(found)} differ")
+    return len(found)

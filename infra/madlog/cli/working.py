@@ -1,6 +1,7 @@
 """worker, groups, dead-letters: the processors at work."""
 
 from collections.abc import Callable
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,11 +20,28 @@ from madlog.cli._context import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from madlog.processors import Report
+    from madlog.processors.learning import Learning
+    from madlog.processors.router import Decides
     from madlog.topics import EventLog, Vector
 
 __all__ = ("register",)
 
 groups_app = typer.Typer(invoke_without_command=True, subcommand_metavar="[reset …]")
+# How long a worker goes on before it looks again for what can be learned.
+_LEARN_EVERY_S = 10.0
+
+
+class Retrospect(StrEnum):
+    """Which conversations are decided in retrospect."""
+
+    IMPORTED = "imported"
+    ALL = "all"
+    NONE = "none"
+
+
 dead_app = typer.Typer(help="what could not be processed: list, show, retry", no_args_is_help=True)
 
 
@@ -42,34 +60,52 @@ def worker(
     until_idle: Annotated[
         bool, typer.Option("--until-idle", help="Stop when everything is processed.")
     ] = False,
+    retrospect: Annotated[
+        Retrospect,
+        typer.Option("--retrospect", help="Which conversations are decided in retrospect."),
+    ] = Retrospect.IMPORTED,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run the processors: each turn goes to the cheapest tier that can settle it.
 
     Imported conversations are decided in retrospect: nothing runs, nothing is sent or spent.
+    With --retrospect all, so are those that were lived here, beside their live decisions. Each
+    is decided by models learned from the conversations before it: madlog ask tiers.
 
-    Example: madlog worker --until-idle
+    \b
+    Examples:
+      madlog worker --until-idle
+      madlog worker --until-idle --retrospect all
     """
     state = state_of(ctx, log, as_json)
-    run(_worker(state, only, until_idle))
+    run(_worker(state, only, until_idle, retrospect))
 
 
-async def _worker(state: State, only: str | None, until_idle: bool) -> None:
+async def _worker(state: State, only: str | None, until_idle: bool, which: Retrospect) -> None:
+    from dataclasses import asdict
+
     from madlog.analytics.replay import refresh
-    from madlog.wiring import folder_beside, open_worker, opened
+    from madlog.wiring import folder_beside, open_learning, open_worker, opened
 
     names = tuple(name.strip() for name in only.split(",")) if only else None
+    decides: Decides | None = None
+    if which is not Retrospect.NONE:
+        decides = "all" if which is Retrospect.ALL else "imported"
     async with opened(state.url, state.settings, create=False) as log:
         engine = open_worker(log, state.settings, names)
+        learning = open_learning(log, state.url, state.settings, names, decides)
         with progress_bar("events processed") as show:
-            report = await engine.run(
+            working = engine.run(
                 until_idle=until_idle,
                 progress=lambda now: show(now.events),
                 recovering=_sparse_note(),
             )
-            # The live projections, which `replay rebuild` holds against a fold from zero.
-            await refresh(log, folder_beside(state.url, state.settings) / "projections")
+            report = await (working if until_idle else _beside(working, learning))
+        with progress_bar("outcomes and decisions in retrospect") as show:
+            await learning.run(show)
+        # The live projections, which `replay rebuild` holds against a fold from zero.
+        await refresh(log, folder_beside(state.url, state.settings) / "projections")
     print_object(
         state,
         {
@@ -77,8 +113,24 @@ async def _worker(state: State, only: str | None, until_idle: bool) -> None:
             "outputs": report.outputs,
             "dead_letters": report.dead_letters,
             "idle": report.idle,
+            **asdict(learning.learned),
         },
     )
+
+
+async def _beside(working: "Coroutine[Any, Any, Report]", learning: "Learning") -> "Report":
+    """Work, and learn once in a while meanwhile."""
+    import asyncio
+
+    task = asyncio.create_task(working)
+    try:
+        while not task.done():
+            await learning.run(lambda _: None)
+            await asyncio.wait([task], timeout=_LEARN_EVERY_S)
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+    return task.result()
 
 
 def _sparse_note(every_s: float = 1.0) -> Callable[[str], None]:

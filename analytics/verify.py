@@ -1,0 +1,220 @@
+"""Replay, second strength: verify. Every Decision is computed again from the log and compared.
+
+Features and routes are computed from the turns, never from what the Decision says of them; the
+model, the Control event, the promised error and the audited share are those that it names.
+Nothing outside is touched. Conversations and decisions are held in memory.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from madlog.analytics.replay_report import Meter, OnProgress
+from madlog.processors.dtr.seed_model import COMPONENT as TREE
+from madlog.processors.dtr.tree import Tree
+from madlog.processors.errors import InvalidModel, ProcessorError
+from madlog.processors.ports import Registry
+from madlog.processors.retrospect import COMPONENT, Conversation, TierModels, decide
+from madlog.processors.retrospect.deciding import Published
+from madlog.processors.retrospect.models import model_text
+from madlog.processors.router import CONTROL_KEY, Decides, Router
+from madlog.schemas import Decision, Event
+from madlog.topics import EventLog, LogEvent
+from madlog.topics.errors import LogError
+from madlog.topics.log import OnDamage, log_damage
+
+__all__ = ("DecisionDifference", "VerifyReport", "verify")
+
+_TOPICS = ("mad.models", "mad.conversations", "mad.decisions")
+_ABSENT = "absent"
+_SEED = Published("", "", TierModels.seed())
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionDifference:
+    """A Decision that is not what comes out again; `fields` holds (recorded, recomputed)."""
+
+    event_id: str
+    position: str
+    conversation_id: str
+    why: str
+    fields: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+
+
+@dataclass
+class VerifyReport:
+    """How many Decisions were computed again, and which differ."""
+
+    decisions: int = 0
+    events: int = 0
+    seconds: float = 0.0
+    differences: list[DecisionDifference] = field(default_factory=list)
+
+
+@dataclass
+class _Log:
+    """What is compared: models by id, conversations and their decisions by name."""
+
+    models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    events: dict[str, list[LogEvent]] = field(default_factory=dict)
+    decisions: dict[str, list[LogEvent]] = field(default_factory=dict)
+
+    def fold(self, event: LogEvent) -> None:
+        if event.kind == "ModelPublished":
+            self.models[event.event_id] = event.fields
+        elif event.kind == "Decision":
+            self.decisions.setdefault(event.fields["conversation_id"], []).append(event)
+        elif event.record.topic == "mad.conversations":
+            self.events.setdefault(event.fields["conversation_id"], []).append(event)
+
+
+async def verify(
+    log: EventLog,
+    get_blob: Callable[[str], bytes],
+    *,
+    registry: Registry | None = None,
+    progress: OnProgress | None = None,
+    on_damage: OnDamage = log_damage,
+) -> VerifyReport:
+    """Compute every Decision on the log again and report each that differs."""
+    held = _Log()
+    meter = Meter(log.log.clock, progress)
+    there = await log.log.topics()
+    names = [name for name in _TOPICS if name in there]
+    end, start = await log.log.end(names), await log.log.start(names)
+    meter.total = sum(end[tp] - start.get(tp, 0) for tp in end)
+    async for events in log.read_topics(names, end=end, on_damage=on_damage):
+        for event in events:
+            held.fold(event)
+        if events:
+            meter.batch(len(events), str(events[-1].position))
+    report = VerifyReport()
+    again = _Again(held.models, get_blob, registry)
+    for name, decisions in held.decisions.items():
+        report.decisions += len(decisions)
+        report.differences += _compared(again, held.events.get(name, []), name, decisions)
+    report.events, report.seconds = meter.events, meter.seconds
+    return report
+
+
+def _compared(
+    again: "_Again", events: Sequence[LogEvent], name: str, decisions: Sequence[LogEvent]
+) -> Iterator[DecisionDifference]:
+    live = [one for one in decisions if one.fields["mode"] == "live"]
+    past = [one for one in decisions if one.fields["mode"] != "live"]
+    made: dict[tuple[str, str], Decision] = {}
+    if events:
+        for decision in (*again.live(events, live), *again.past(name, events, past)):
+            made[decision.event_id, decision.model_id] = decision
+    for recorded in decisions:
+        fresh = made.get((recorded.event_id, recorded.fields["model_id"]))
+        why = again.failed.get(recorded.fields["model_id"], "nothing on the log leads to it")
+        fields: dict[str, tuple[Any, Any]] = {}
+        if fresh is not None:
+            fields = _differing(recorded.event, fresh)
+            if not fields:
+                continue
+            why = f"{', '.join(fields)} came out otherwise"
+        yield DecisionDifference(recorded.event_id, str(recorded.position), name, why, fields)
+
+
+def _differing(recorded: Event, fresh: Event) -> dict[str, tuple[Any, Any]]:
+    was, now = recorded.model_dump(mode="json"), fresh.model_dump(mode="json")
+    return {
+        name: (was.get(name, _ABSENT), now.get(name, _ABSENT))
+        for name in sorted({*was, *now})
+        if was.get(name, _ABSENT) != now.get(name, _ABSENT)
+    }
+
+
+class _Again:
+    """Decides again, by the models that the Decisions name."""
+
+    def __init__(
+        self,
+        models: Mapping[str, Mapping[str, Any]],
+        get_blob: Callable[[str], bytes],
+        registry: Registry | None,
+    ) -> None:
+        self._models = models
+        self._get_blob = get_blob
+        self._registry = registry
+        self._published: dict[str, Published] = {}
+        self._routers: dict[tuple[Decides, float, float], Router] = {}
+        # Why a model cannot be read, by its id.
+        self.failed: dict[str, str] = {}
+
+    def live(self, events: Sequence[LogEvent], recorded: Sequence[LogEvent]) -> Iterator[Decision]:
+        """Go through a conversation as the router did, by what each turn's Decisions name."""
+        if not recorded:
+            return
+        by_turn: dict[str, dict[tuple[str, str | None], list[LogEvent]]] = {}
+        for decision in recorded:
+            named = decision.fields["model_id"], decision.fields["control_id"]
+            by_turn.setdefault(decision.fields["turn_id"], {}).setdefault(named, []).append(
+                decision
+            )
+        idle = Router(self._registry, decides="live")
+        state: dict[str, Any] = dict(_SEED.state)
+        for event in events:
+            before = dict(state)
+            idle.step(state, event)
+            for (model_id, control_id), mine in by_turn.get(event.event_id, {}).items():
+                model = self._model(model_id)
+                if model is None:
+                    continue
+                shared = {**before, **model.state, CONTROL_KEY: control_id}
+                for output in self._router("live", mine).step(shared, event):
+                    if isinstance(output, Decision):
+                        yield output
+
+    def past(
+        self, name: str, events: Sequence[LogEvent], recorded: Sequence[LogEvent]
+    ) -> Iterator[Decision]:
+        """Decide a conversation in retrospect as it was, by each model that decided of it."""
+        conversation = Conversation(name, tuple(events))
+        for model_id in dict.fromkeys(one.fields["model_id"] for one in recorded):
+            model = self._model(model_id)
+            if model is None:
+                continue
+            mine = [one for one in recorded if one.fields["model_id"] == model_id]
+            router, max_error = self._router("all", mine), mine[0].fields["max_error"]
+            for output in decide(conversation, router, model, max_error):
+                if isinstance(output, Decision):
+                    yield output
+
+    def _router(self, decides: Decides, recorded: Sequence[LogEvent]) -> Router:
+        max_error = recorded[0].fields["max_error"]
+        cheap = (one.fields["propensity"] for one in recorded if one.fields["tier"] != "imperator")
+        key = decides, max_error, next(cheap, 0.0)
+        if key not in self._routers:
+            self._routers[key] = Router(
+                self._registry, max_error=max_error, audit_rate=key[2], decides=decides
+            )
+        return self._routers[key]
+
+    def _model(self, model_id: str) -> Published | None:
+        """Return a published model; None, and `failed` says why, where it cannot be read."""
+        if model_id not in self._published and model_id not in self.failed:
+            try:
+                self._published[model_id] = _read(
+                    model_id, self._models.get(model_id), self._get_blob
+                )
+            except (ProcessorError, LogError) as error:
+                self.failed[model_id] = str(error)
+        return self._published.get(model_id)
+
+
+def _read(
+    model_id: str, fields: Mapping[str, Any] | None, get_blob: Callable[[str], bytes]
+) -> Published:
+    if fields is None:
+        raise InvalidModel(f"the log holds no model {model_id}")
+    text = model_text(fields, get_blob)
+    if fields["component"] == TREE:
+        models = TierModels(Tree.parse(text), None)
+    elif fields["component"] == COMPONENT:
+        models = TierModels.parse(text)
+    else:
+        raise InvalidModel(f"model {model_id} is a {fields['component']!r}, which decides nothing")
+    return Published(model_id, fields["version"], models)

@@ -1,0 +1,20 @@
+"""What the tiers would have settled of history, each decided by models that had not seen it."""
+
+from madlog.processors.retrospect.conversation import Conversation, conversations_of
+from madlog.processors.retrospect.deciding import decide
+from madlog.processors.retrospect.job import Retrospection, Retrospector, Settled
+from madlog.processors.retrospect.models import COMPONENT, TierModels, train
+from madlog.processors.retrospect.rounds import rounds
+
+__all__ = (
+    "COMPONENT",
+    "Conversation",
+    "Retrospection",
+    "Retrospector",
+    "Settled",
+    "TierModels",
+    "conversations_of",
+    "decide",
+    "rounds",
+    "train",
+)

@@ -1,0 +1,128 @@
+"""A conversation of the past: its events, what set each decision off, and what was done then."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+from madlog.processors.dtr.tree import IMPERATOR
+from madlog.processors.lppm.cases import Act, Case, cases_of
+from madlog.processors.outcomes.words import TurnMarks, turn_marks
+from madlog.processors.router import is_imported
+from madlog.topics import LogEvent
+
+__all__ = ("Conversation", "Done", "Trigger", "conversations_of")
+
+# What an agent does later than this many acts after a turn is no answer to it.
+_ACTS_MAX = 8
+
+
+class Done(NamedTuple):
+    """What an agent did, and the route that leads there."""
+
+    act: Act
+    route: str
+
+
+class Trigger(NamedTuple):
+    """What makes an agent decide: the past up to it, and what the agent did next, if anything."""
+
+    past: tuple[Act, ...]
+    done: Done | None
+
+
+@dataclass(frozen=True, eq=False)
+class Conversation:
+    """One conversation's events in their order; `result` is how it ended, None if unknown."""
+
+    conversation_id: str
+    events: tuple[LogEvent, ...]
+    result: str | None = None
+
+    @property
+    def order(self) -> tuple[int, str]:
+        """When it began, and its name: the order in which conversations are learned."""
+        return self.events[0].fields["occurred_at"], self.conversation_id
+
+    @property
+    def imported(self) -> bool:
+        """Whether it was brought in from elsewhere."""
+        return any(is_imported(event.fields) for event in self.events)
+
+    @cached_property
+    def case(self) -> Case:
+        """The conversation as mining sees it, with how it ended."""
+        (case,) = cases_of((event.kind, event.fields) for event in self.events)
+        return replace(case, result=self.result)
+
+    @property
+    def family(self) -> str:
+        """What repeats of one task share: the task that the import named, else only itself."""
+        for event in self.events:
+            if event.kind == "ConversationChanged" and "task_id" in event.fields["metadata"]:
+                return f"task {event.fields['metadata']['task_id']}"
+        return self.conversation_id
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {act.event_id: at for at, act in enumerate(self.case.acts)}
+
+    @cached_property
+    def _answered(self) -> dict[str, int]:
+        """Where in the conversation the answer to each call stands."""
+        return {
+            event.fields["call_id"]: at
+            for at, event in enumerate(self.events)
+            if event.kind == "ToolResult" and event.fields["call_id"]
+        }
+
+    def caller(self, result: LogEvent) -> str | None:
+        """Return who made the call that a result answers, None where the call is not there."""
+        at = self._places.get(result.fields["call_id"] or "")
+        return None if at is None else self.case.acts[at].actor
+
+    def trigger(self, number: int, name: str) -> Trigger:
+        """Return what event `number` makes of the past, and what the agent `name` did next."""
+        event = self.events[number]
+        cause = event.event_id if event.kind == "Turn" else event.fields["call_id"]
+        at = self._places.get(cause or "")
+        if at is None:
+            return Trigger((), None)
+        acts = self.case.acts
+        past = tuple(self._then(act, number) for act in acts[: at + 1])
+        following = acts[at + 1 : at + 1 + _ACTS_MAX]
+        if event.kind == "ToolResult":
+            # Where something else came first, the result was not what the agent acted on.
+            following = following[:1]
+        act = next((act for act in following if act.actor == name), None)
+        return Trigger(past, None if act is None else Done(act, self._route(event, act)))
+
+    @cached_property
+    def _turns(self) -> dict[str, LogEvent]:
+        return {event.event_id: event for event in self.events if event.kind == "Turn"}
+
+    def _route(self, asked: LogEvent, act: Act) -> str:
+        """Return the route to an act: words are the language model's, but for these two."""
+        if act.action is not None:
+            return act.what
+        if _marks(self._turns[act.event_id]).ack:
+            return "ack"
+        health = asked.kind == "Turn" and _marks(asked).health
+        return "health" if health else IMPERATOR
+
+    def _then(self, act: Act, number: int) -> Act:
+        """Return an act as it was known at event `number`: an answer may have come later."""
+        late = act.answer is not None and self._answered.get(act.event_id, -1) > number
+        return replace(act, answer=None, took_us=None) if late else act
+
+
+def _marks(turn: LogEvent) -> TurnMarks:
+    return turn_marks(turn.fields["parts"], turn.fields["tags"], turn.fields["intent"])
+
+
+def conversations_of(
+    events: Mapping[str, Sequence[LogEvent]], results: Mapping[str, str]
+) -> list[Conversation]:
+    """Make the conversations of events by name, sorted by when they began and by name."""
+    made = (Conversation(name, tuple(of), results.get(name)) for name, of in events.items())
+    return sorted(made, key=lambda conversation: conversation.order)

@@ -1,0 +1,103 @@
+"""Decides one conversation of the past, event by event, and judges it by what was done then.
+
+The tree goes first; what it leaves goes to the next-step predictor; what that leaves would have
+gone to the language model. The record is the judge: right is the route that the agent took next,
+with the same arguments.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from madlog.processors.dtr.tree import ACTION_PREFIX
+from madlog.processors.lppm._values import canonical
+from madlog.processors.retrospect.conversation import Conversation, Trigger
+from madlog.processors.retrospect.models import SENDER, TierModels
+from madlog.processors.retrospect.proposing import proposals
+from madlog.processors.router import MODEL_KEY, Router
+from madlog.schemas import Candidate, Decision, Outcome, derived_event_id
+
+__all__ = ("RECORD", "Published", "decide")
+
+# Who judges: what the agent did then, as the log has it.
+RECORD = "record"
+
+
+@dataclass(frozen=True, eq=False)
+class Published:
+    """A round's models and the event that published them."""
+
+    event_id: str
+    version: str
+    models: TierModels
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """The shared state of a router that decides by this tree."""
+        tree = self.models.tree.text
+        return {MODEL_KEY: {"event_id": self.event_id, "version": self.version, "parameters": tree}}
+
+
+def decide(
+    conversation: Conversation, router: Router, by: Published, max_error: float
+) -> list[Decision | Outcome]:
+    """Return the Decisions on a conversation, each of a cheap tier followed by its Outcome."""
+    outputs: list[Decision | Outcome] = []
+    for proposed, trigger in proposals(conversation, router, by.state):
+        decision = _settled(proposed, trigger, by.models, max_error)
+        if decision.tier != proposed.tier:
+            decision = decision.model_copy(update=router.audit(decision.turn_id))
+        # Derived from its turn, so that the same work done again adds nothing.
+        decision = decision.model_copy(update={"idempotency_key": decision.event_id})
+        outputs.append(decision)
+        if decision.tier != "imperator" and trigger.done is not None:
+            outputs.append(_judged(decision, trigger))
+    return outputs
+
+
+def _settled(
+    proposed: Decision, trigger: Trigger, models: TierModels, max_error: float
+) -> Decision:
+    """Let the next-step predictor try what the tree leaves."""
+    if proposed.tier != "imperator" or models.steps is None or not trigger.past:
+        return proposed
+    step = models.steps.predict(trigger.past, max_error)
+    if step.action is None or step.arguments is None:
+        return proposed.model_copy(update={"reason": step.reason, "escalation": "unsure"})
+    route = f"{ACTION_PREFIX}{step.action}"
+    confidence = 1.0 - max_error
+    return proposed.model_copy(
+        update={
+            "tier": "lppm",
+            "route": route,
+            "arguments": canonical(step.arguments),
+            "confidence": confidence,
+            "candidates": (Candidate(route=route, score=confidence), *proposed.candidates),
+            "reason": step.reason,
+            "escalation": None,
+        }
+    )
+
+
+def _judged(decision: Decision, trigger: Trigger) -> Outcome:
+    done = trigger.done
+    assert done is not None
+    right = done.route == decision.route
+    if right and decision.arguments is not None:
+        right = done.act.arguments is not None and canonical(done.act.arguments) == (
+            decision.arguments
+        )
+    return Outcome(
+        event_id=derived_event_id(decision.event_id, RECORD, 0),
+        conversation_id=decision.conversation_id,
+        correlation_id=decision.correlation_id,
+        causation_id=done.act.event_id,
+        sender=SENDER,
+        occurred_at=decision.occurred_at,
+        time_source=decision.time_source,
+        idempotency_key=f"{RECORD}/{decision.event_id}",
+        mad=decision.recipient,
+        result="success" if right else "failure",
+        judged_by=RECORD,
+        about="decision",
+        about_id=decision.event_id,
+    )

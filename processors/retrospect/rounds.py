@@ -1,0 +1,24 @@
+"""Rounds: after how many conversations a new model is trained, fixed by data alone.
+
+A model trained on the first k conversations decides from the next one on, until the next round's
+model. So no decision uses a model that saw its own conversation, and runs are equal everywhere.
+"""
+
+from collections.abc import Iterator
+
+__all__ = ("rounds",)
+
+_FIRST = 20
+# From here on each round adds as many: twice as many would wait too long to learn.
+_STEP_MAX = 1_280
+
+
+def rounds(count: int) -> Iterator[tuple[int, int]]:
+    """Go through the (first, end) of each round's conversations, `count` in all.
+
+    The first round has no model of its own: nothing was seen yet.
+    """
+    first, end = 0, _FIRST
+    while first < count:
+        yield first, min(end, count)
+        first, end = end, end + min(end, _STEP_MAX)

@@ -1,0 +1,136 @@
+"""Every decision comes out of the log again; one that does not is named, with what differs."""
+
+from typing import Any
+
+import pytest
+from tests.unit.history import history
+from tests.unit.test_retrospect import log_of, settings
+
+from madlog.analytics.verify import VerifyReport, verify
+from madlog.processors import Agent, Engine, Registry, Router
+from madlog.processors.retrospect.job import Retrospector
+from madlog.schemas import ModelPublished, Part, Sender, Turn, build, new_event_id
+from madlog.topics import EventLog
+from madlog.topics.errors import BlobMissing
+
+REGISTRY = Registry([Agent("orders", actions=frozenset({"get_order"}))])
+MARIA = Sender(name="maria", kind="human")
+
+
+def missing(sha256: str) -> bytes:
+    raise BlobMissing(f"there is no blob {sha256}")
+
+
+async def lived() -> EventLog:
+    texts = ("HRU?", "EXECUTE: get_order 1", "Where is it?", "@orders #ack", "get_order 2")
+    turns = [
+        Turn(
+            event_id=new_event_id(n * 1000, n.to_bytes(10, "big")),
+            conversation_id=f"c{n % 3}",
+            sender=MARIA,
+            occurred_at=n * 1000,
+            recipients=("orders",),
+            parts=(Part(content_class="deterministic" if n % 5 != 2 else "prose", text=text),),
+        )
+        for n, text in enumerate(texts * 4)
+    ]
+    log = await log_of(turns)
+    await Engine(log, [Router(REGISTRY, audit_rate=0.3)]).run(until_idle=True)
+    return log
+
+
+async def verified(log: EventLog, blobs: dict[str, bytes] | None = None) -> VerifyReport:
+    get = missing if blobs is None else blobs.__getitem__
+    return await verify(log, get, registry=REGISTRY)
+
+
+async def planted(log: EventLog, **changes: Any) -> str:
+    """Append a copy of the log's first decision with other content, and return its id."""
+    async for events in log.read_topics(["mad.decisions"]):
+        fields = {**events[0].fields, "idempotency_key": None, **changes}
+        await log.append([build("Decision", fields)])
+        return str(fields["event_id"])
+    raise AssertionError("the log holds no decision")
+
+
+async def test_live_decisions_come_out_again() -> None:
+    report = await verified(await lived())
+    assert (report.decisions, report.differences) == (20, [])
+
+
+async def test_decisions_in_retrospect_come_out_again_from_their_models() -> None:
+    blobs: dict[str, bytes] = {}
+    log = await log_of(*history(90))
+    await Retrospector(log, settings(blobs)).run()
+    report = await verified(log, blobs)
+    assert (report.decisions, report.differences) == (270, [])
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"route": "action:delete_all"}, ["route"]),
+        ({"confidence": 0.5, "tier": "lppm"}, ["confidence", "tier"]),
+        ({"features": {"chars": 3}}, ["features"]),
+    ],
+)
+async def test_a_planted_decision_is_named_with_what_differs(
+    changes: dict[str, Any], named: list[str]
+) -> None:
+    log = await lived()
+    event_id = await planted(log, **changes)
+    (difference,) = (await verified(log)).differences
+    assert difference.event_id == event_id
+    assert list(difference.fields) == named
+    assert difference.position.startswith("mad.decisions/")
+
+
+async def test_a_decision_about_no_turn_is_named() -> None:
+    log = await lived()
+    stray = new_event_id(9_000, b"stray stray")
+    await planted(log, event_id=stray, turn_id=stray)
+    (difference,) = (await verified(log)).differences
+    assert (difference.event_id, difference.why) == (stray, "nothing on the log leads to it")
+
+
+async def test_a_decision_whose_model_is_not_there_or_was_changed_is_named() -> None:
+    log = await lived()
+    nowhere = new_event_id(9_000, b"no such one")
+    event_id = await planted(log, model_id=nowhere)
+    (difference,) = (await verified(log)).differences
+    assert (difference.event_id, difference.why) == (
+        event_id,
+        f"the log holds no model {nowhere}",
+    )
+    changed = ModelPublished(
+        event_id=nowhere,
+        conversation_id="mad.models",
+        sender=MARIA,
+        occurred_at=1,
+        component="retrospective",
+        version="1",
+        parameters_sha256="0" * 64,
+        parameters="{}",
+    )
+    await log.append([changed])
+    (difference,) = (await verified(log)).differences
+    assert "damaged, or was changed" in difference.why
+
+
+async def test_a_model_whose_blob_is_gone_is_named() -> None:
+    log = await lived()
+    gone = new_event_id(9_000, b"blob's gone")
+    await planted(log, model_id=gone)
+    model = ModelPublished(
+        event_id=gone,
+        conversation_id="mad.models",
+        sender=MARIA,
+        occurred_at=1,
+        component="retrospective",
+        version="1",
+        parameters_sha256="0" * 64,
+        parameters_uri="sha256:" + "0" * 64,
+    )
+    await log.append([model])
+    (difference,) = (await verified(log)).differences
+    assert "there is no blob" in difference.why
