@@ -28,7 +28,7 @@ def facts(past: Sequence[Act]) -> frozenset[str]:
 
 
 def _flags(act: Act) -> list[str]:
-    found = []
+    found: list[str] = []
     for path, values in act.paths.items():
         if len(found) == _FLAGS_MAX:
             break

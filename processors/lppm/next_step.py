@@ -9,26 +9,24 @@ by models that had not seen the conversation.
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from random import Random
 from typing import Any, NamedTuple
 
 from madlog.processors.errors import InvalidModel
-from madlog.processors.lppm._facts import facts
+from madlog.processors.lppm._features import Row, Words, completed, row_of, vocabulary
 from madlog.processors.lppm._values import canonical
 from madlog.processors.lppm._view import View
 from madlog.processors.lppm.cases import ACTION, SAY, Act, Case, Point
 from madlog.processors.lppm.linear import Linear, Scored, folded, out_of_fold
 from madlog.processors.lppm.slots import SCORE_ONE, Filled, SlotRules
-from madlog.processors.lppm.text import WORD, Vocabulary
+from madlog.processors.lppm.text import Vocabulary
 from madlog.processors.promise import threshold
 
 __all__ = ("FORMAT", "NextStep", "Step")
 
 FORMAT = "next-step-1"
 _FOLDS = 5
-_HISTORY = 4
-_WORDS_MAX = 4_000
-_NONE = "none"
 _RIGHT, _WRONG = "right", "wrong"
 _KEYS = {"actions", "format", "judge", "slots", "trials", "unknown", "words"}
 
@@ -69,33 +67,40 @@ class NextStep:
         ordered = sorted(cases, key=lambda case: (case.occurred_at, case.conversation_id))
         trial = _Trial(ordered, families or {}, seed)
         scored = trial.scored()
-        actions = Linear.fit(trial.rows, trial.labels, seed=seed)
-        slots = SlotRules.of_points(zip(trial.views, trial.points, strict=True))
+        actions, slots = trial.fitted(range(len(trial.points)))
         return cls(actions, trial.judge, slots, scored, trial.words)
 
     def likeliest(self, past: Sequence[Act]) -> Scored:
         """Return the likeliest next step: `action:NAME`, or `say` for words."""
-        return self.actions.best(_row(past, self._words))
+        return self.actions.best(self._row(past, View(past)))
 
     def predict(self, past: Sequence[Act], max_error: float) -> Step:
         """Return the call to make, if at most `max_error` of such calls are wrong."""
-        row = _row(past, self._words)
+        view = View(past)
+        row = self._row(past, view)
         best = self.actions.best(row)
         if best.label == SAY:
             return Step(None, None, best.score, "words come next")
-        action, view = best.label[len(ACTION) :], View(past)
+        action = best.label[len(ACTION) :]
         filled = self.slots.fill(action, view)
         if filled.arguments is None:
             return Step(None, None, best.score, f"no rule fills the arguments of {action}")
-        if self.judge is None:
-            return Step(None, None, best.score, "too few conversations to judge by")
-        score = self.judge.scores(_evidence(row, best, filled, view))[_RIGHT]
+        score = best.margin
+        if self.judge is not None:
+            score = self.judge.scores(_evidence(row, best, filled, view))[_RIGHT]
         limit = self._threshold(max_error)
         if limit is None or score < limit:
             least = "no score" if limit is None else f"{limit}"
             reason = f"{action} scores {score}; {least} keeps the promised error of {max_error}"
             return Step(None, None, score, reason)
         return Step(action, filled.arguments, score, f"{action} scores {score} of at least {limit}")
+
+    @cached_property
+    def _read(self) -> Words:
+        return Words(self._words)
+
+    def _row(self, past: Sequence[Act], view: View) -> Row:
+        return completed(row_of(past, self._read), past, view, self.slots)
 
     def _threshold(self, max_error: float) -> int | None:
         if max_error not in self._thresholds:
@@ -169,14 +174,25 @@ class _Trial:
             family = families.get(case.conversation_id, case.conversation_id)
             self.groups += [family] * len(found)
         texts = (act.said for case in cases for act in case.acts if act.action is None)
-        self.words = _vocabulary(texts)
-        memo: dict[int, dict[str, float]] = {}
-        self.rows = [_row(point.past, self.words, memo) for point in self.points]
+        self.words = vocabulary(texts)
+        words = Words(self.words)
+        self.rows = [row_of(point.past, words) for point in self.points]
         self.labels = [_label(point.act) for point in self.points]
         self.views = [View(point.past) for point in self.points]
         self.judge: Linear | None = None
         if not self.points:
             raise ValueError("the conversations hold no decision of an agent: give others")
+
+    def fitted(self, numbers: Sequence[int]) -> tuple[Linear, SlotRules]:
+        """Learn actions and slots from some of the decisions."""
+        slots = SlotRules.of_points((self.views[number], self.points[number]) for number in numbers)
+        rows = (self._row(number, slots) for number in numbers)
+        labels = [self.labels[number] for number in numbers]
+        return Linear.fit(rows, labels, seed=self.seed), slots
+
+    def _row(self, number: int, slots: SlotRules) -> Row:
+        past = self.points[number].past
+        return completed(self.rows[number], past, self.views[number], slots)
 
     def scored(self) -> tuple[tuple[int, bool], ...]:
         """Return the score of each call that was proposed, and whether it was the right one."""
@@ -191,8 +207,15 @@ class _Trial:
                 evidence.append(row)
                 right.append(_RIGHT if is_right else _WRONG)
         groups = [self.groups[number] for number in at]
-        if len(set(groups)) < 2 or min(Counter(right).values()) < _FOLDS or len(set(right)) < 2:
+        if len(set(groups)) < 2:
             return ()
+        if len(set(right)) < 2 or min(Counter(right).values()) < _FOLDS:
+            # Where hardly any is wrong, or right, nothing tells them apart but the classifier.
+            return tuple(
+                (round(row["margin"] * SCORE_ONE), told == _RIGHT)
+                for row, told, number in zip(evidence, right, at, strict=True)
+                if self.points[number].act.tier != "lppm"
+            )
         self.judge = Linear.fit(evidence, right, seed=self.seed)
         judged = out_of_fold(evidence, right, groups, seed=self.seed)
         return tuple(
@@ -206,15 +229,11 @@ class _Trial:
         """Return what the models of one fold propose for it: place, evidence, right or not."""
         aside = set(held)
         kept = [number for number in range(len(self.points)) if number not in aside]
-        model = Linear.fit(
-            [self.rows[number] for number in kept],
-            [self.labels[number] for number in kept],
-            seed=self.seed,
-        )
-        slots = SlotRules.of_points((self.views[number], self.points[number]) for number in kept)
+        model, slots = self.fitted(kept)
         found = []
         for number in held:
-            best = model.best(self.rows[number])
+            row = self._row(number, slots)
+            best = model.best(row)
             if best.label == SAY:
                 continue
             view, act = self.views[number], self.points[number].act
@@ -226,57 +245,12 @@ class _Trial:
                 and act.arguments is not None
                 and canonical(act.arguments) == canonical(filled.arguments)
             )
-            found.append((number, _evidence(self.rows[number], best, filled, view), right))
+            found.append((number, _evidence(row, best, filled, view), right))
         return found
 
 
 def _label(act: Act) -> str:
     return act.what if act.action is not None else SAY
-
-
-def _vocabulary(texts: Iterable[str]) -> Vocabulary:
-    """Keep words alone: pieces of words are most of the features and tell little here."""
-    whole = Vocabulary.fit(texts)
-    names = [name for name in whole.rarities if name.startswith(WORD)]
-    names = sorted(names, key=lambda name: (whole.rarities[name], name))[:_WORDS_MAX]
-    return Vocabulary.of(
-        sorted(names), [whole.rarities[name] for name in sorted(names)], whole.unknown
-    )
-
-
-def _row(
-    past: Sequence[Act], words: Vocabulary, memo: dict[int, dict[str, float]] | None = None
-) -> dict[str, float]:
-    """Return the features of a decision."""
-    row = {f"is {fact}": 1.0 for fact in facts(past)}
-    names = [act.what if act.action else f"{'human' if act.human else SAY}" for act in past]
-    trail = _NONE
-    for back in range(1, _HISTORY + 1):
-        name = names[-back] if back <= len(names) else _NONE
-        row[f"{back} {name}"] = 1.0
-        trail = f"{name} < {trail}" if back > 1 else name
-        row[f"trail {trail}"] = 1.0
-    for name, count in Counter(names).items():
-        row[f"count {name} {min(count, 5)}"] = 1.0
-    heard = next((act for act in reversed(past) if act.human), None)
-    told = next((act for act in reversed(past) if not act.human and not act.action), None)
-    fresh = bool(past) and past[-1].human
-    for kind, act in (("heard" if fresh else "earlier", heard), ("told", told)):
-        if act is not None:
-            for name, weight in _said(act, words, memo).items():
-                row[f"{kind} {name}"] = weight
-    return row
-
-
-def _said(
-    act: Act, words: Vocabulary, memo: dict[int, dict[str, float]] | None
-) -> dict[str, float]:
-    if memo is None:
-        return words.row(act.said)
-    found = memo.get(id(act))
-    if found is None:
-        found = memo[id(act)] = words.row(act.said)
-    return found
 
 
 def _evidence(
@@ -298,6 +272,6 @@ def _evidence(
     if view.called(action, filled.arguments):
         found["again"] = found[f"again {action}"] = 1.0
     for name in row:
-        if name.startswith(("is ", "trail ", "count ")):
+        if name.startswith(("is ", "1 ", "2 ", "count ", "heard ", "shape ", "first ")):
             found[f"{action}: {name}"] = 0.5
     return found

@@ -31,6 +31,8 @@ _RULES_MAX = 6
 # A rule that is wrong more often than right hides better ones after it.
 _ERROR_MAX = 0.7
 _CHOICES_MAX = 24
+# Choosing an order promises nothing; a wary bound would put what is seldom tried always last.
+_ORDER_CONFIDENCE = 0.8
 
 
 class Rule(NamedTuple):
@@ -44,7 +46,7 @@ class Rule(NamedTuple):
     constant  value, JSON     -                that value
     absent    -               -                the parameter is left out
 
-    `pick` says which of several, `fresh` leaves out those that earlier calls used. Of `count`
+    `pick` says which of several, `fresh` leaves out those that earlier calls used. Of `tried`
     examples that reached the rule and found a value, `right` found the right one.
     """
 
@@ -53,13 +55,13 @@ class Rule(NamedTuple):
     path: str
     pick: str
     fresh: bool
-    count: int = 0
+    tried: int = 0
     right: int = 0
 
     @property
     def score(self) -> int:
         """How sure the rule is, by the upper bound on its errors; 1024 is certainty."""
-        return int(SCORE_ONE * (1.0 - upper_error(self.count - self.right, self.count)))
+        return int(SCORE_ONE * (1.0 - upper_error(self.tried - self.right, self.tried)))
 
     def __str__(self) -> str:
         which = f"{self.pick} {'unused ' if self.fresh else ''}"
@@ -135,7 +137,7 @@ class SlotRules:
         arguments: dict[str, Any] = {}
         score, used = SCORE_ONE, []
         for name, rules in slots.items():
-            for number, rule in enumerate(rules):
+            for rule in rules:
                 value = _found(rule, view, action, name)
                 if value is not MISSING or rule.source == "absent":
                     break
@@ -144,7 +146,7 @@ class SlotRules:
             if rule.source != "absent":
                 arguments[name] = value
             score = min(score, rule.score)
-            used.append(f"{name} {number}")
+            used.append(f"{name} {rule.source} {rule.path} {rule.pick} {rule.fresh}")
         return Filled(arguments, score, tuple(used))
 
     def to_document(self) -> dict[str, Any]:
@@ -184,14 +186,14 @@ _TYPES: Final = (str, str, str, str, bool, int, int)
 
 def _read(value: Any, where: str) -> Rule:
     if not isinstance(value, list) or tuple(map(type, value)) != _TYPES:
-        raise InvalidModel(f"{where}: a rule is [source, name, path, pick, fresh, count, right]")
+        raise InvalidModel(f"{where}: a rule is [source, name, path, pick, fresh, tried, right]")
     rule = Rule(*value)
     if rule.source not in _SOURCES or rule.pick not in _PICKS:
         raise InvalidModel(f"{where}: there is no rule {rule.source!r} that picks {rule.pick!r}")
     if rule.source in ("words", "numbers", "choice") and rule.path not in _SCOPES:
         raise InvalidModel(f"{where}: words are {', '.join(_SCOPES)}, not {rule.path!r}")
-    if not 0 <= rule.right <= rule.count or not rule.count:
-        raise InvalidModel(f"{where}: {rule.right} right of {rule.count} cannot be")
+    if not 0 <= rule.right <= rule.tried or not rule.tried:
+        raise InvalidModel(f"{where}: {rule.right} right of {rule.tried} cannot be")
     if rule.source in ("constant", "choice"):
         View.checked(rule.name, where, many=rule.source == "choice")
     return rule
@@ -236,7 +238,9 @@ def _learnt(action: str, name: str, examples: Sequence[_Example]) -> tuple[Rule,
     for example in examples:
         for rule in _candidates(example, choices, values):
             found = _found(rule, example.view, action, name)
-            if rule.source == "absent" or (found is not MISSING and canonical(found) == example.text):
+            if rule.source == "absent" or (
+                found is not MISSING and canonical(found) == example.text
+            ):
                 counts[rule] += 1
     best = sorted((-count, rule) for rule, count in counts.items() if count >= _SUPPORT_MIN)
     tried: dict[Rule, list[bool | None]] = {}
@@ -264,12 +268,12 @@ def _covered(tried: Mapping[Rule, Sequence[bool | None]], count: int) -> tuple[R
             reached = [judged[at] for at in left if judged[at] is not None]
             right = sum(map(bool, reached))
             if right >= _SUPPORT_MIN:
-                bound = upper_error(len(reached) - right, len(reached))
+                bound = upper_error(len(reached) - right, len(reached), _ORDER_CONFIDENCE)
                 ranked.append((bound, -right, rule, len(reached)))
         if not ranked or min(ranked)[0] > _ERROR_MAX:
             break
         _, right, rule, reached_count = min(ranked)
-        chosen.append(rule._replace(count=reached_count, right=-right))
+        chosen.append(rule._replace(tried=reached_count, right=-right))
         left -= {at for at in left if open_rules[rule][at] is not None}
         del open_rules[rule]
     return tuple(chosen)
