@@ -94,7 +94,9 @@ def completed(row: Mapping[str, float], past: Sequence[Act], view: View, slots: 
     A call that was made before, or that lacks an argument, is seldom the next.
     """
     full = dict(row)
-    for action in slots.rules:
+    for action, needed in slots.rules.items():
+        if not needed:
+            continue  # a call without arguments could always be made
         filled = slots.fill(action, view)
         if filled.arguments is not None:
             full[f"fill {action}"] = 1.0

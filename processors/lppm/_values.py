@@ -19,9 +19,13 @@ _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
 _SPELT = re.compile(rf"\b(?:{_MONTH}\s+{_DAY}|{_DAY}\s+(?:of\s+)?{_MONTH})\b(?:,?\s+(\d{{4}}))?")
 
 
+# Made once: json.dumps makes a new encoder at each call.
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+
+
 def canonical(value: Any) -> str:
     """Return the one JSON text of a value."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return _encode(value)
 
 
 def tokens(text: str) -> tuple[str, ...]:

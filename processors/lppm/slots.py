@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from madlog.processors.errors import InvalidModel
 from madlog.processors.lppm._values import canonical, shapes
 from madlog.processors.lppm._view import MISSING, View
-from madlog.processors.lppm.cases import Case, Point
+from madlog.processors.lppm.cases import Act, Case, Point
 from madlog.processors.promise import upper_error
 
 __all__ = ("FORMAT", "SCORE_ONE", "Filled", "Rule", "SlotRules")
@@ -130,7 +130,7 @@ class SlotRules:
         return cls(found)
 
     def fill(self, action: str, view: View) -> Filled:
-        """Fill every slot of an action, or none."""
+        """Fill every slot of an action from a conversation that was read already, or none."""
         slots = self.rules.get(action)
         if slots is None:
             return Filled(None, 0, ())
@@ -148,6 +148,10 @@ class SlotRules:
             score = min(score, rule.score)
             used.append(f"{name} {rule.source} {rule.path} {rule.pick} {rule.fresh}")
         return Filled(arguments, score, tuple(used))
+
+    def filled(self, action: str, past: Sequence[Act]) -> Filled:
+        """Fill every slot of an action from a conversation so far, or none."""
+        return self.fill(action, View(past))
 
     def to_document(self) -> dict[str, Any]:
         """Return the rules as an object that JSON can hold."""
