@@ -4,7 +4,8 @@ Bounds are Clopper and Pearson's (1934), exact for any number of examples. `thre
 sequence testing as in Learn then Test (Angelopoulos et al., arXiv 2110.01052, section 2.3):
 picking the best of many thresholds by their bounds would make the bound optimistic, while testing
 them in an order that the outcomes do not decide, and stopping at the first that fails, keeps the
-whole search at one level, whether or not errors rise evenly as the score falls.
+whole search at one level, whether or not errors rise evenly as the score falls. Several such ways
+down, each at its share of the level (Bonferroni), survive an early error.
 """
 
 import math
@@ -13,10 +14,11 @@ from functools import lru_cache
 
 __all__ = ("interval", "threshold", "upper_error")
 
-# Stops on the way down, as shares of the examples. The first is not the very top: with a handful
-# of examples one early error would end a search that has every reason to go on.
+# Stops on the way down, as shares of the examples.
 _STOPS = 40
-_FIRST_STOP = 4
+# Where ways down begin, in stops. One early error ends a way that has every reason to go on, so
+# there are several, which share what may go wrong between them.
+_STARTS = (4, 10, 20)
 _BISECTIONS = 60
 _FRACTION_TERMS = 10_000
 _TINY = 1e-300
@@ -49,28 +51,36 @@ def threshold(
     """
     _check(0, 0, confidence)
     ordered = sorted(scored, key=lambda one: -one[0])
+    tail = (1.0 - confidence) / len(_STARTS)
+    kept = [_way_down(ordered, max_error, tail, start) for start in _STARTS]
+    return min((score for score in kept if score is not None), default=None)
+
+
+def _way_down(
+    ordered: Sequence[tuple[int, bool]], max_error: float, tail: float, start: int
+) -> int | None:
+    """Test stop after stop from `start` on until one fails; returns the last that passed."""
     n = len(ordered)
-    stop, wrong, kept = _first_stop(n, max_error, confidence), 0, None
+    stop, wrong, kept = max(_possible(n, max_error, tail), start * n // _STOPS), 0, None
     for place, (score, right) in enumerate(ordered, 1):
         wrong += not right
         tied = place < n and ordered[place][0] == score
         if place < stop or tied:
             continue
-        if _upper(wrong, place, 1.0 - confidence) > max_error:
+        if _upper(wrong, place, tail) > max_error:
             break
         kept = score
         stop = place + max(1, n // _STOPS) if place < n - n // _STOPS else n
     return kept
 
 
-def _first_stop(n: int, max_error: float, confidence: float) -> int:
-    """Return how many examples the first test needs: fewer could not pass without an error."""
+def _possible(n: int, max_error: float, tail: float) -> int:
+    """Return how many examples a test needs: fewer could not pass without an error."""
     if max_error >= 1.0:
         return 1
     if max_error <= 0.0:
         return n + 1
-    possible = math.ceil(math.log(1.0 - confidence) / math.log1p(-max_error))
-    return max(possible, _FIRST_STOP * n // _STOPS)
+    return math.ceil(math.log(tail) / math.log1p(-max_error))
 
 
 def _check(errors: int, n: int, confidence: float) -> None:

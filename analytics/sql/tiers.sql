@@ -24,14 +24,13 @@ WITH judged AS (
 )
 -- The interval is Wilson's, at 95 %.
 SELECT mode, tier, settled_by, decisions, round(share, 4) AS share,
-    round(mean_confidence, 4) AS mean_confidence, round(promised_error, 4) AS promised_error,
-    audited, judged, wrong, round(error, 4) AS delivered_error,
+    round(promised_error, 4) AS promised_error, round(error, 4) AS delivered_error,
     CASE WHEN judged > 0 THEN round(greatest(0, (error + z * z / (2 * judged) - z * sqrt(
         error * (1 - error) / judged + z * z / (4 * judged * judged)
     )) / (1 + z * z / judged)), 4) END AS error_low,
     CASE WHEN judged > 0 THEN round(least(1, (error + z * z / (2 * judged) + z * sqrt(
         error * (1 - error) / judged + z * z / (4 * judged * judged)
     )) / (1 + z * z / judged)), 4) END AS error_high,
-    p50_us, p99_us
+    judged, wrong, audited, round(mean_confidence, 4) AS mean_confidence, p50_us, p99_us
 FROM measured
 ORDER BY mode, decisions DESC, tier

@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from math import isqrt, log
 
@@ -53,11 +54,16 @@ class Vocabulary:
         """Take up a vocabulary that was kept in a model file."""
         return cls(dict(zip(names, rarities, strict=True)), unknown)
 
+    @cached_property
+    def _pieces(self) -> bool:
+        # Where no piece is known, none needs to be looked for: they are most of the work.
+        return any(name.startswith(PIECE) for name in self.rarities)
+
     def row(self, text: str) -> dict[str, float]:
         """Return a text's known features; words have length 1 together, and so have pieces."""
         known: list[tuple[str, int]] = []
         squares = {WORD: 0, PIECE: 0}
-        for name, count in _counted(text).items():
+        for name, count in _counted(text, pieces=self._pieces).items():
             rarity = self.rarities.get(name)
             # The second mention says less than the first, the fourth less than the second.
             weight = count.bit_length() * (self.unknown if rarity is None else rarity)
@@ -72,12 +78,14 @@ def _rarity(texts: int, having: int) -> int:
     return round(_RARITY_ONE * (log((1 + texts) / (1 + having)) + 1))
 
 
-def _counted(text: str) -> Counter[str]:
-    """Return how often a text has each feature."""
+def _counted(text: str, *, pieces: bool = True) -> Counter[str]:
+    """Return how often a text has each feature, of pieces of words where they are asked for."""
     words = _WORDS.findall(_considered(text))
     found: Counter[str] = Counter()
     for word, count in Counter(words).items():
         found[WORD + word] += count
+        if not pieces:
+            continue
         padded = f" {word} "
         size = len(padded)
         for length in range(2, min(_PIECE_MAX, size) + 1):

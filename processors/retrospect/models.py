@@ -28,6 +28,8 @@ SENDER = Sender(name="retrospect", kind="system")
 _FORMAT = "tiers-1"
 # A larger one is stored as a blob: a record has room for it and for its envelope.
 _INLINE_MAX = 256 << 10
+# Older ones teach little that these do not, and a fit over all would take ever longer.
+_LEARNED_MAX = 300
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,10 +83,10 @@ def train(seen: Sequence[Conversation], router: Router) -> TierModels:
 
 
 def learned_from(seen: Sequence[Conversation]) -> list[Conversation]:
-    """Return the conversations that ended well; all, where of none it is known how it ended."""
+    """Return the newest that ended well; of all, where of none it is known how it ended."""
     good = [conversation for conversation in seen if conversation.result == "success"]
     unknown = all(conversation.result is None for conversation in seen)
-    return list(seen) if unknown else good
+    return list(seen if unknown else good)[-_LEARNED_MAX:]
 
 
 def _examples(conversation: Conversation, router: Router) -> list[tuple[dict[str, Any], str]]:

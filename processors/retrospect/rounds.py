@@ -9,7 +9,9 @@ from collections.abc import Iterator
 __all__ = ("rounds",)
 
 _FIRST = 20
-# From here on each round adds as many: twice as many would wait too long to learn.
+# Twice as many each time, while there is much to learn from few; then four times as many.
+_DOUBLED_UP_TO = 320
+# From here on each round adds as many: four times as many would wait too long to learn.
 _STEP_MAX = 1_280
 
 
@@ -21,4 +23,4 @@ def rounds(count: int) -> Iterator[tuple[int, int]]:
     first, end = 0, _FIRST
     while first < count:
         yield first, min(end, count)
-        first, end = end, end + min(end, _STEP_MAX)
+        first, end = end, end + min(end if end < _DOUBLED_UP_TO else 3 * end, _STEP_MAX)

@@ -56,8 +56,8 @@ def test_the_lowest_score_that_keeps_the_promise_is_found() -> None:
     found = threshold(scored, 0.05)
     assert found is not None
     assert 38 <= found <= 41
-    assert threshold([(1, True)] * 58, 0.05) is None
-    assert threshold([(1, True)] * 59, 0.05) == 1
+    assert threshold([(1, True)] * 79, 0.05) is None
+    assert threshold([(1, True)] * 80, 0.05) == 1
     assert threshold([(1, False)] * 500, 0.05) is None
     assert threshold([(1, True)] * 500, 0.0) is None
     assert threshold([(1, False), (0, False)], 1.0) == 0

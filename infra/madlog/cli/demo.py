@@ -3,10 +3,11 @@
 On Kafka it writes topics under a prefix of its own, and leaves out what needs a log's files.
 """
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,15 @@ _REFUNDED_TWICE = """select arguments->>'order_id' as order_id, count(*) as refu
   max((arguments->>'amount_eur')::int) as eur
 from tool_calls where action = 'refund'
 group by 1 having count(*) > 1 order by 1"""
+
+
+_LEARNED = """select version as model, count(*) as decisions,
+  round(avg((tier = 'dtr')::int), 3) as tree,
+  round(avg((tier = 'lppm')::int), 3) as process,
+  round(avg((o.result = 'failure')::int), 4) as wrong
+from decisions d join models m on m.event_id = model_id
+left join outcomes o on o.about_id = d.event_id and o.judged_by = 'record'
+group by 1 order by min(m.appended_at)"""
 
 
 def register(app: typer.Typer) -> None:
@@ -51,9 +61,14 @@ class _Show:
             sys.stdout.flush()
 
     def command(
-        self, *arguments: str, log: str | None = None, code: int = 0, lines_max: int | None = None
+        self,
+        *arguments: str,
+        log: str | None = None,
+        code: int = 0,
+        lines_max: int | None = None,
+        told: Callable[[str], list[str]] | None = None,
     ) -> str:
-        """Run a real command, print it and what it printed; returns its stdout."""
+        """Run a real command, print it and its answer, or what is told of it; returns its stdout."""
         place = log or self.log
         shown = " ".join(_quoted(argument) for argument in (*arguments, "--log", place))
         self.say(f"$ madlog {shown}")
@@ -69,7 +84,7 @@ class _Show:
             note(done.stdout + done.stderr)
             note(f"madlog: the demo stopped: that command ended with {done.returncode}, not {code}")
             raise typer.Exit(1)
-        lines = done.stdout.splitlines()
+        lines = done.stdout.splitlines() if told is None else told(done.stdout)
         most = lines_max or _SCREEN_LINES_MAX
         for line in lines[:most]:
             self.say(line[: _WIDTH - 1] + "…" if len(line) > _WIDTH else line)
@@ -107,6 +122,7 @@ def demo(
     _ask(show)
     _see(show)
     _prove(show)
+    _save(show)
     _now_yours(show)
     if state.json:
         print_object(state, {"log": show.log, "seed": seed, **show.facts})
@@ -242,6 +258,33 @@ def _prove(show: _Show) -> None:
     show.say(f"# one byte flipped at byte {place:,} of the copy's file")
     out = show.command("check", log=copy, code=1, lines_max=4)
     show.facts["damage"] = out.splitlines()[0] if out else ""
+
+
+def _save(show: _Show) -> None:
+    """Screen 6: what the cheap tiers settle as they learn, and how often they are wrong."""
+    show.screen(6, "Save: the tiers before and after learning, language model calls avoided")
+    show.say("Each model learned from the conversations before those that it decides; right is")
+    show.say("what the agent did then, with the same arguments. seed-1 had not learned.")
+    show.command("sql", _LEARNED)
+    show.say()
+    out = show.command("ask", "tiers", "--json", told=_told_tiers)
+    show.facts["tiers"] = [json.loads(line) for line in out.splitlines()]
+    show.say("scripted traffic: expect less on yours")
+
+
+def _told_tiers(out: str) -> list[str]:
+    """Return a sentence for each cheap tier of the answer."""
+    rows = [json.loads(line) for line in out.splitlines()]
+    said = []
+    for row in rows:
+        if row["tier"] == "imperator" or not row["judged"]:
+            continue
+        low, high, error = (row[name] for name in ("error_low", "error_high", "delivered_error"))
+        said.append(
+            f"{row['settled_by']:<8}{row['share']:6.1%} of decisions; promised "
+            f"{row['promised_error']:.0%} wrong, delivered {error:.1%} ({low:.1%} to {high:.1%})"
+        )
+    return said
 
 
 def _flip_one_byte(copy: Path) -> int:
