@@ -18,7 +18,7 @@ from madlog.processors.lppm._features import Row, Words, completed, row_of, voca
 from madlog.processors.lppm._values import canonical
 from madlog.processors.lppm._view import View
 from madlog.processors.lppm.cases import ACTION, SAY, Act, Case, Point
-from madlog.processors.lppm.linear import Linear, Scored, folded, out_of_fold
+from madlog.processors.lppm.linear import Linear, Scored, folded
 from madlog.processors.lppm.slots import SCORE_ONE, Filled, SlotRules
 from madlog.processors.lppm.text import Vocabulary
 from madlog.processors.promise import threshold
@@ -27,6 +27,8 @@ __all__ = ("FORMAT", "NextStep", "Step")
 
 FORMAT = "next-step-1"
 _FOLDS = 5
+# There are few calls to learn from, and many reasons why one was wrong.
+_JUDGE_COST = 0.1
 _RIGHT, _WRONG = "right", "wrong"
 _KEYS = {"actions", "format", "judge", "slots", "trials", "unknown", "words"}
 
@@ -216,14 +218,22 @@ class _Trial:
                 for row, told, number in zip(evidence, right, at, strict=True)
                 if self.points[number].act.tier != "lppm"
             )
-        self.judge = Linear.fit(evidence, right, seed=self.seed)
-        judged = out_of_fold(evidence, right, groups, seed=self.seed)
+        self.judge = self._judge(evidence, right)
+        scores: dict[int, int] = {}
+        for held in folded(groups, _FOLDS, Random(self.seed)):
+            aside = set(held)
+            kept = [number for number in range(len(evidence)) if number not in aside]
+            judge = self._judge([evidence[one] for one in kept], [right[one] for one in kept])
+            scores |= {number: judge.scores(evidence[number]).get(_RIGHT, 0) for number in held}
         return tuple(
-            (one.score if one.label == _RIGHT else -one.score, told == _RIGHT)
-            for one, told, number in zip(judged, right, at, strict=True)
+            (scores[number], right[number] == _RIGHT)
+            for number in range(len(evidence))
             # What the learned process settled itself is no proof of what the agent would do.
-            if self.points[number].act.tier != "lppm"
+            if self.points[at[number]].act.tier != "lppm"
         )
+
+    def _judge(self, evidence: Sequence[Row], right: Sequence[str]) -> Linear:
+        return Linear.fit(evidence, right, seed=self.seed, cost=_JUDGE_COST)
 
     def _proposed(self, held: Sequence[int]) -> list[tuple[int, dict[str, float], bool]]:
         """Return what the models of one fold propose for it: place, evidence, right or not."""
@@ -272,6 +282,6 @@ def _evidence(
     if view.called(action, filled.arguments):
         found["again"] = found[f"again {action}"] = 1.0
     for name in row:
-        if name.startswith(("is ", "1 ", "2 ", "count ", "heard ", "shape ", "first ")):
+        if name.startswith(("is ", "1 ")):
             found[f"{action}: {name}"] = 0.5
     return found

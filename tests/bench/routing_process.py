@@ -97,8 +97,6 @@ def _dialogue(dialogue: dict[str, Any]) -> Case:
         place, done = f"{name}/{number}", (event["Agent"], event["Action"])
         if done == ("User", "utter"):
             acts.append(Act("user", True, SAY, place, event["Text"]))
-        elif done == ("Wizard", "utter"):
-            acts.append(Act("wizard", False, SAY, place, event["Text"]))
         elif done == ("Wizard", "pick_suggestion"):
             what = ACTION + event["ActionLabel"]
             acts.append(Act("wizard", False, what, place, arguments={}))
