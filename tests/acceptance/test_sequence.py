@@ -67,9 +67,17 @@ async def test_kafka_holds_the_same_and_answers_the_same(embedded: Place, on_kaf
 
 
 def test_every_turn_to_the_agent_was_decided_once_and_in_retrospect(place: Place) -> None:
-    rows = done(place, "sql", "select tier, count(*) as n from decisions group by 1").rows
+    about = "select count(*) as n from decisions where turn_id in (select event_id from turns)"
     turns = "select count(*) as n from turns where list_contains(recipients, 'agent')"
-    assert sum(row["n"] for row in rows) == done(place, "sql", turns).rows[0]["n"]
+    assert done(place, "sql", about).rows == done(place, "sql", turns).rows
+    # The others are about results that the agent acted on.
+    others = "select count(*) as n from decisions where turn_id in "
+    others += "(select event_id from tool_results)"
+    (all_of,) = done(place, "sql", "select count(*) as n from decisions").rows
+    assert (
+        done(place, "sql", others).rows[0]["n"] + done(place, "sql", about).rows[0]["n"]
+        == (all_of["n"])
+    )
     modes = done(place, "sql", "select distinct mode from decisions").rows
     assert modes == [{"mode": "retrospective"}]
     twice = "select turn_id from decisions group by all having count(*) > 1"
@@ -87,6 +95,17 @@ def test_nothing_was_delivered_and_each_call_has_its_result(place: Place) -> Non
 def test_the_transcript_of_the_newest_is_told(place: Place) -> None:
     assert len(done(place, "ask", "transcript").rows) > 5
     assert "outcomes" in done(place, "show", "latest").json
+
+
+def test_the_tiers_are_told_and_each_decision_comes_out_again(place: Place) -> None:
+    rows = done(place, "ask", "tiers").rows
+    assert {row["promised_error"] for row in rows} == {0.05}
+    assert sum(row["share"] for row in rows) == pytest.approx(1)
+    verified = done(place, "replay", "verify").json
+    assert verified["differences"] == []
+    assert verified["decisions"] == sum(row["decisions"] for row in rows) > RUNS_COUNT
+    learned = done(place, "ask", "learned").rows
+    assert [row["conversations_seen"] for row in learned] == [None, 20, 40, 80, 160]
 
 
 def test_replay_agrees_nothing_is_damaged_and_a_second_import_adds_nothing(place: Place) -> None:

@@ -68,7 +68,7 @@ class _Show:
         lines_max: int | None = None,
         told: Callable[[str], list[str]] | None = None,
     ) -> str:
-        """Run a real command, print it and its answer, or what is told of it; returns its stdout."""
+        """Run a real command, print it and its answer, or what is told of it; return that."""
         place = log or self.log
         shown = " ".join(_quoted(argument) for argument in (*arguments, "--log", place))
         self.say(f"$ madlog {shown}")
