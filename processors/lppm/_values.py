@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-__all__ = ("canonical", "dates", "flattened", "shapes", "tokens", "year_of")
+__all__ = ("canonical", "dates", "flattened", "is_shape", "shapes", "tokens", "year_of")
 
 # An answer beyond this is read as far as this: paths of longer lists repeat those before.
 _VALUES_MAX = 2_000
@@ -13,6 +13,12 @@ _DEPTH_MAX = 8
 _TOKEN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_@+:/.-]*[A-Za-z0-9])?")
 _YEAR = re.compile(r"(?<!\d)((?:19|20)\d\d)-\d\d-\d\d(?!\d)")
 _RUN = re.compile(r"[a-z]+|[A-Z]+|[0-9]+|[^A-Za-z0-9]")
+# One run after another of the same kind could be cut in many ways, hence no such two.
+_SHAPE = re.compile(
+    r"(?!.*(\[a-z\]\+|\[A-Z\]\+|\\d\+)\1)"
+    r"(?:(?:\[a-z\]|\[A-Z\]|\\d)(?:\+|\{\d{1,4}\})|\[A-Z0-9\]\{\d{1,4}\}"
+    r"|\\[^A-Za-z0-9]|[^A-Za-z0-9\\\[\](){}*+?|.^$])+"
+)
 _MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"]
 _MONTH = rf"({'|'.join(_MONTHS)})[a-z]*\.?"
 _DAY = r"(\d{1,2})(?:st|nd|rd|th)?"
@@ -67,6 +73,11 @@ def shapes(token: str) -> tuple[str, ...]:
     if token.isalnum() and token.isascii() and token == token.upper():
         found.append(f"[A-Z0-9]{{{len(token)}}}")
     return tuple(dict.fromkeys(found))
+
+
+def is_shape(text: str) -> bool:
+    """Say whether a text is a shape: no other expression is run, since one can take for ever."""
+    return _SHAPE.fullmatch(text) is not None
 
 
 def _kind(run: str) -> str:

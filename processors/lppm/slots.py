@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from madlog.processors.errors import InvalidModel
-from madlog.processors.lppm._values import canonical, shapes
+from madlog.processors.lppm._values import canonical, is_shape, shapes
 from madlog.processors.lppm._view import MISSING, View
 from madlog.processors.lppm.cases import Act, Case, Point
 from madlog.processors.promise import upper_error
@@ -198,6 +198,8 @@ def _read(value: Any, where: str) -> Rule:
         raise InvalidModel(f"{where}: words are {', '.join(_SCOPES)}, not {rule.path!r}")
     if not 0 <= rule.right <= rule.tried or not rule.tried:
         raise InvalidModel(f"{where}: {rule.right} right of {rule.tried} cannot be")
+    if rule.source in ("words", "numbers") and not is_shape(rule.name):
+        raise InvalidModel(f"{where}: {rule.name!r} is no shape that a token can have")
     if rule.source in ("constant", "choice"):
         View.checked(rule.name, where, many=rule.source == "choice")
     return rule
