@@ -6,25 +6,28 @@ from pathlib import Path
 from tests.acceptance.answers import answers_of
 from tests.acceptance.cli import madlog
 
+from madlog.config import Settings
 from madlog.mads.demo.writer import write
-from madlog.wiring import open_worker, opened
+from madlog.wiring import open_learning, open_worker, opened
 
 TURNS = 900
 
 
-async def fill(url: str) -> None:
+async def fill(url: str, blobs: Path) -> None:
+    settings = Settings(blobs=str(blobs))
     async with opened(url) as log:
         await write(log, 1, TURNS, acknowledged=io.StringIO())
         report = await open_worker(log).run(until_idle=True)
+        await open_learning(log, url, settings).run(lambda _: None)
     assert (report.idle, report.dead_letters) == (True, 0)
 
 
 async def test_digests_decisions_and_answers_are_those_of_a_folder(
     tmp_path: Path, kafka_url: str, kafka_prefix: str
 ) -> None:
-    urls = [str(tmp_path), f"{kafka_url}?prefix={kafka_prefix}"]
+    urls = [str(tmp_path / "log"), f"{kafka_url}?prefix={kafka_prefix}"]
     for url in urls:
-        await fill(url)
+        await fill(url, tmp_path / "blobs")
     folder, kafka = [await answers_of(url, "order-4711") for url in urls]
     assert kafka.digests == folder.digests
     assert len(folder.decisions) > TURNS / 2
