@@ -18,6 +18,8 @@ from random import Random
 from time import perf_counter
 from typing import Any, NamedTuple
 
+from tests.bench.routing_rows import row, say, skipped
+
 from madlog.processors.lppm.recognition import NO_CONTENT, Recognised, Recognizer
 from madlog.processors.promise import interval
 
@@ -36,37 +38,18 @@ class _Text(NamedTuple):
 def rows(data: Path, seeds: int) -> list[dict[str, Any]]:
     """Measure on the data sets in this folder; a row a figure, or one that says what is absent."""
     found: list[dict[str, Any]] = []
-    for name, measure in (
-        ("clinc150.json.gz", _clinc),
-        ("banking77_train.csv.gz", _banking),
-        ("star_train.jsonl.gz", _star),
+    for title, name, measure in (
+        ("CLINC150", "clinc150.json.gz", _clinc),
+        ("BANKING77", "banking77_train.csv.gz", _banking),
+        ("STAR", "star_train.jsonl.gz", _star),
     ):
         if (data / name).exists():
+            say(name)
             found += measure(data, seeds)
         else:
-            found.append(_row(f"skipped: {data / name} is absent", [], None, ""))
+            cure = f"{name} is not in {data}: name the folder that has it with --data"
+            found.append(skipped(title, cure))
     return found
-
-
-def _row(
-    what: str, values: Sequence[float], reach: float | None, unit: str = "%", **more: Any
-) -> dict[str, Any]:
-    """Return a row; `most` says that the figure should be at most `reach`."""
-    most = more.pop("most", False)
-    mean = statistics.fmean(values) if values else None
-    met = None
-    if reach is not None and mean is not None:
-        met = mean <= reach if most else mean >= reach
-    return {
-        "what": what,
-        "ours": None if mean is None else round(mean, 2),
-        "baseline": None,
-        "unit": unit,
-        "ratio": None,
-        "spread": f"{min(values):.2f}–{max(values):.2f}" if values else "",
-        "reach": None if reach is None else f"{'≤' if most else '≥'} {reach:g}",
-        "met": met,
-    } | more
 
 
 def _clinc(data: Path, seeds: int) -> list[dict[str, Any]]:
@@ -77,6 +60,7 @@ def _clinc(data: Path, seeds: int) -> list[dict[str, Any]]:
     figures: dict[str, list[float]] = {}
     answers: list[list[Recognised]] = []
     for seed in range(seeds):
+        say(f"  seed {seed}")
         fitted, aside = _drawn(inside["train"] + inside["val"], Random(seed))
         begun = perf_counter()
         model = Recognizer.fit(*zip(*fitted, strict=True), seed=seed)
@@ -95,11 +79,11 @@ def _clinc(data: Path, seeds: int) -> list[dict[str, Any]]:
         answers.append(found)
     return [
         *_clinc_accuracy(traffic, answers),
-        _row("CLINC150: re-fit of 15,000 texts", figures["refit"], 20, "s", most=True),
-        _row("CLINC150: recognition p50", figures["p50"], None, "ms"),
-        _row("CLINC150: recognition p99", figures["p99"], 5, "ms", most=True),
-        _row("recognition of a text of 1 MB", figures["long"], None, "ms"),
-        _row("CLINC150: model file", figures["size"], None, "MiB"),
+        row("CLINC150: re-fit of 15,000 texts", figures["refit"], "s", reach=20, most=True),
+        row("CLINC150: recognition p50", figures["p50"], "ms"),
+        row("CLINC150: recognition p99", figures["p99"], "ms", reach=5, most=True),
+        row("CLINC150: recognition of a text of 1 MB", figures["long"], "ms"),
+        row("CLINC150: model file", figures["size"], "MiB"),
         *_promise_rows(figures),
         _curve(traffic, answers),
     ]
@@ -145,8 +129,13 @@ def _clinc_accuracy(
         outside = [_ranked(answer) < least for one, answer in pairs if one.label is None]
         recall.append(100 * statistics.fmean(outside))
     return [
-        _row("CLINC150: in-scope accuracy", accuracy, 92, baseline=round(100 / 150, 2)),
-        _row("CLINC150: out-of-scope recall, 95 % of in-scope kept", recall, 78, baseline=5.0),
+        row("CLINC150: in-scope accuracy", accuracy, reach=92, baseline="majority 0.67"),
+        row(
+            "CLINC150: out-of-scope recall, 95 % of in-scope kept",
+            recall,
+            reach=78,
+            baseline="chance 5",
+        ),
     ]
 
 
@@ -173,29 +162,34 @@ def _promised(
         _add(figures, f"answered {share}", len(given))
         _add(figures, f"wrong {share}", sum(one.label != label for one, label in given))
         _add(figures, f"coverage {share}", 100 * len(given) / len(traffic))
-        _add(figures, f"error {share}", _percent(figures, share))
+        if given:  # a run without answers has no share of errors, and lowers none
+            _add(figures, f"error {share}", _percent(figures, share))
 
 
 def _percent(figures: dict[str, list[float]], share: float) -> float:
-    return 100 * figures[f"wrong {share}"][-1] / max(1, figures[f"answered {share}"][-1])
+    return 100 * figures[f"wrong {share}"][-1] / figures[f"answered {share}"][-1]
 
 
 def _promise_rows(figures: dict[str, list[float]]) -> list[dict[str, Any]]:
-    """Return two rows a promise; the interval is of one run's size, runs share their test."""
+    """Return two rows a promise: of all runs' answers the share that is wrong, and the coverage.
+
+    The interval is of one run's size: the runs share their test.
+    """
     made = []
     for share, coverage in _PROMISES:
         wrong = round(statistics.fmean(figures[f"wrong {share}"]))
         answered = round(statistics.fmean(figures[f"answered {share}"]))
         low, high = interval(wrong, answered) if answered else (0.0, 1.0)
         what = f"CLINC150, 18 % out of scope, promised {100 * share:g} %"
-        error = _row(f"{what}: delivered error", figures[f"error {share}"], None)
+        error = row(f"{what}: delivered error", figures.get(f"error {share}", []))
         error |= {
-            "interval": f"{100 * low:.2f}–{100 * high:.2f}",
+            "ours": round(100 * wrong / answered, 2) if answered else None,
+            "spread": f"{error['spread']}; interval {100 * low:.2f}–{100 * high:.2f}",
             "reach": f"lower bound ≤ {100 * share:g}",
             "met": low <= share,
         }
         made.append(error)
-        made.append(_row(f"{what}: coverage", figures[f"coverage {share}"], 100 * coverage))
+        made.append(row(f"{what}: coverage", figures[f"coverage {share}"], reach=100 * coverage))
     return made
 
 
@@ -215,9 +209,12 @@ def _curve(traffic: Sequence[_Text], answers: Sequence[Sequence[Recognised]]) ->
         areas.append(statistics.fmean(risks))
         for tenth in range(1, 11):
             sums[tenth] += risks[len(risks) * tenth // 10 - 1]
-    points = [(10 * tenth, round(total / len(answers), 2)) for tenth, total in sums.items()]
-    what = "CLINC150, 18 % out of scope: area under risk by coverage"
-    return _row(what, areas, None, points=points)
+    made = row("CLINC150, 18 % out of scope: area under risk by coverage", areas)
+    points = (
+        f"{sums[tenth] / len(answers):.1f} at {10 * tenth} %" for tenth in (5, 6, 7, 8, 9, 10)
+    )
+    made["spread"] += f"; errors {', '.join(points)} coverage"
+    return made
 
 
 def _banking(data: Path, seeds: int) -> list[dict[str, Any]]:
@@ -227,12 +224,20 @@ def _banking(data: Path, seeds: int) -> list[dict[str, Any]]:
         fitted = Random(seed).sample(train, len(train) * 95 // 100)
         model = Recognizer.fit(*zip(*fitted, strict=True), seed=seed)
         accuracy.append(_accuracy(model, test))
-    return [_row("BANKING77: accuracy", accuracy, 90.5, baseline=_majority(train, test))]
+    return [
+        row(
+            "BANKING77: accuracy",
+            accuracy,
+            reach=90.5,
+            baseline=f"majority {_majority(train, test)}",
+        )
+    ]
 
 
 def _csv(path: Path) -> list[_Text]:
     text = gzip.decompress(path.read_bytes()).decode("utf-8")
-    return [_Text(row["text"], row["category"]) for row in csv.DictReader(io.StringIO(text, ""))]
+    lines = csv.DictReader(io.StringIO(text, ""))
+    return [_Text(line["text"], line["category"]) for line in lines]
 
 
 def _accuracy(model: Recognizer, test: Sequence[_Text]) -> float:
@@ -279,8 +284,8 @@ def _star(data: Path, seeds: int) -> list[dict[str, Any]]:
     made = []
     for turn in (1, 2, 3):
         what = f"STAR: process by user turn {turn}"
-        base = round(statistics.fmean(figures[f"base {turn}"]), 2)
+        base = f"majority {statistics.fmean(figures[f'base {turn}']):.2f}"
         reach = 97 if turn == 2 else None
-        made.append(_row(what, figures[f"turn {turn}"], reach, baseline=base))
-        made.append(_row(f"{what}: said to be without content", figures[f"empty {turn}"], None))
+        made.append(row(what, figures[f"turn {turn}"], reach=reach, baseline=base))
+        made.append(row(f"{what}: said to be without content", figures[f"empty {turn}"]))
     return made

@@ -20,12 +20,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from tests.bench import plain
 from tests.bench.fixtures import joined, turn, turn_schemas
+from tests.bench.routing_rows import wrong_folder
 
 from madlog.schemas import Event, Turn, encode
 from madlog.topics import EventLog
 from madlog.wiring import open_event_log, open_worker
 
-__all__ = ("NAMES", "measure")
+__all__ = ("DATA", "NAMES", "ROUTING", "measure", "wrong_folder")
 
 _EMBEDDED = ("append", "group-commit", "replay", "router", "memory")
 _KAFKA = (
@@ -37,7 +38,12 @@ _KAFKA = (
     "kafka-latency",
     "kafka-clients",
 )
-NAMES = (*_EMBEDDED, "kafka", *_KAFKA)
+_ROUTING = ("routing-dtr", "routing-lppm", "routing-process")
+ROUTING = ("routing", *_ROUTING)
+NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING)
+
+# The public data sets stand beside the checkout, not in it: they are by others.
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 _PER_ROUND = 4_000
 
@@ -230,10 +236,13 @@ _WHAT = {
 }
 
 
-async def measure(rounds: int, only: Collection[str] | None = None) -> list[dict[str, Any]]:
+async def measure(
+    rounds: int, only: Collection[str] | None = None, data: Path = DATA, seeds: int = 5
+) -> list[dict[str, Any]]:
     """Run the benchmarks; a row each: ours, baseline, median and spread of the rounds' ratios.
 
-    `kafka` is all that need a broker; without names those that need none. Raises NoBroker.
+    `kafka` is all that need a broker, `routing` all that route, whose rows are means over seeds;
+    without names those that need neither a broker nor data. Raises NoBroker.
     """
     rows: list[dict[str, Any]] = []
     wanted = only or _EMBEDDED
@@ -243,6 +252,11 @@ async def measure(rounds: int, only: Collection[str] | None = None) -> list[dict
         from tests.bench import kafka_run
 
         rows += await kafka_run.measure(rounds, on_kafka)
+    routing = [name for name in _ROUTING if name in wanted or "routing" in wanted]
+    if routing:
+        from tests.bench import routing_run
+
+        rows += routing_run.measure(routing, data, seeds)
     with tempfile.TemporaryDirectory(dir=os.environ.get("MADLOG_BENCH_DIR")) as made:
         folder = Path(made)
         for names, function in (
