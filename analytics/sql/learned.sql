@@ -22,4 +22,5 @@ SELECT version AS model, mode, decisions, settled,
     (metrics->>'conversations_learned')::BIGINT AS conversations_learned,
     component, mad, code_version, m.event_id AS model_id
 FROM models m LEFT JOIN counted c ON c.model_id = m.event_id
+WHERE component <> 'process'
 ORDER BY m.appended_at, m."offset", mode

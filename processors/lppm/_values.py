@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 __all__ = ("canonical", "dates", "flattened", "is_shape", "shapes", "tokens", "year_of")
@@ -30,8 +30,17 @@ _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=F
 
 
 def canonical(value: Any) -> str:
-    """Return the one JSON text of a value."""
-    return _encode(value)
+    """Return the one JSON text of a value; JSON has one kind of number, so 330.0 is 330."""
+    text = _encode(value)
+    return _encode(_whole(value)) if ".0" in text or "e" in text else text
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def tokens(text: str) -> tuple[str, ...]:

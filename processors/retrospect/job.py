@@ -13,16 +13,19 @@ from madlog.processors.dtr.seed_model import seed_model
 from madlog.processors.retrospect.conversation import Conversation, conversations_of
 from madlog.processors.retrospect.deciding import RECORD, Published, decide
 from madlog.processors.retrospect.models import TierModels, published, train
+from madlog.processors.retrospect.processes import mined
 from madlog.processors.retrospect.rounds import rounds
 from madlog.processors.router import Decides, Router, is_imported
 from madlog.schemas import Decision, Event
 from madlog.topics import EventLog, LogEvent, Vector
+from madlog.topics.errors import IdempotencyConflict
 from madlog.topics.log import OnDamage, log_damage
 
 __all__ = ("Retrospection", "Retrospector", "Settled")
 
 _TOPICS = ("mad.conversations", "mad.decisions", "mad.outcomes")
 _BATCH_EVENTS_MAX = 500
+_ATTEMPTS_MAX = 20
 
 
 @dataclass(slots=True)
@@ -115,6 +118,21 @@ class Retrospector:
     ) -> Settled:
         """Read on to the log's end and decide; raises what EventLog.append raises."""
         report = Settled()
+        for attempt in range(_ATTEMPTS_MAX):
+            try:
+                await self._run(report, progress, on_damage)
+            except IdempotencyConflict:
+                # Another worker decided some of these from another view of the log: its decisions
+                # count, and are read now.
+                if attempt == _ATTEMPTS_MAX - 1:
+                    raise
+            else:
+                break
+        return report
+
+    async def _run(
+        self, report: Settled, progress: Callable[[Settled], None], on_damage: OnDamage
+    ) -> None:
         there = await self._log.log.topics()
         end = await self._log.log.end([name for name in _TOPICS if name in there])
         batches = self._log.read_topics(_TOPICS, start=self._read, end=end, on_damage=on_damage)
@@ -123,7 +141,7 @@ class Retrospector:
                 self._past.fold(event)
         self._read = end
         if not self._past.undecided():
-            return report
+            return
         conversations = self._past.conversations()
         first = seed_model()
         await self._log.append([first])
@@ -139,7 +157,9 @@ class Retrospector:
             if start:
                 by = await self._learned(conversations[:start], report)
             await self._decide(new, by, report, progress)
-        return report
+        processes = await asyncio.to_thread(mined, conversations, self._settings.code_version)
+        if processes:
+            await self._log.append(processes)
 
     async def _learned(self, seen: Sequence[Conversation], report: Settled) -> Published:
         # In a thread, because a fit takes seconds and leases must be renewed meanwhile.
@@ -158,14 +178,16 @@ class Retrospector:
         progress: Callable[[Settled], None],
     ) -> None:
         waiting: list[Event] = []
+        names: list[str] = []
         for conversation in conversations:
             outputs = decide(conversation, self._router, by, self._settings.max_error)
-            report.conversations += 1
-            report.decisions += sum(isinstance(output, Decision) for output in outputs)
             waiting += outputs
+            names.append(conversation.conversation_id)
             # A conversation's decisions are on the log all or none: none is left half decided.
             if len(waiting) >= _BATCH_EVENTS_MAX or conversation is conversations[-1]:
                 await self._log.transact(waiting)
-                waiting = []
+                report.conversations += len(names)
+                report.decisions += sum(isinstance(output, Decision) for output in waiting)
+                self._past.decided.update(names)
+                waiting, names = [], []
                 progress(report)
-            self._past.decided.add(conversation.conversation_id)

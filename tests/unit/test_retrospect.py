@@ -13,12 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.history import history
 
+from madlog.analytics.processes import newest_process
+from madlog.analytics.questions import ask
 from madlog.processors.errors import InvalidModel
+from madlog.processors.lppm._values import canonical
 from madlog.processors.retrospect import Retrospection, TierModels, rounds
 from madlog.processors.retrospect.job import Retrospector, Settled
 from madlog.processors.retrospect.models import model_text
 from madlog.schemas import Event
-from madlog.topics import EventLog
+from madlog.topics import EventLog, Receipt
 from madlog.topics.memory import MemoryLog
 
 TOPICS = ("mad.models", "mad.decisions", "mad.outcomes")
@@ -151,6 +154,32 @@ async def test_the_order_on_the_log_and_a_crash_change_nothing() -> None:
     ]
 
 
+class Overtaken(EventLog):
+    """A log to which others append right before this one's first transaction."""
+
+    more: Sequence[Event] = ()
+
+    async def transact(self, *arguments: Any, **named: Any) -> list[Receipt]:
+        if self.more:
+            more, self.more = self.more, ()
+            await self.append(more)
+            await Retrospector(self, settings()).run()
+        return await super().transact(*arguments, **named)
+
+
+async def test_of_two_at_work_the_first_counts_and_nothing_is_decided_twice() -> None:
+    told = history(51)
+    log = Overtaken(MemoryLog())
+    for events in told[1:]:
+        await log.append(events)
+    # What the other worker sees is more by the very first, so its rounds are others.
+    log.more = told[0]
+    await Retrospector(log, settings()).run()
+    found = await decisions(log)
+    assert len(found) == 51
+    assert {len(one) for one in found.values()} == {3}
+
+
 _PRINT = """
 import asyncio, hashlib
 from tests.unit.test_retrospect import fields_on, log_of, settings
@@ -181,6 +210,24 @@ async def test_a_promise_that_cannot_be_kept_settles_nothing() -> None:
     await Retrospector(log, settings(max_error=0.0)).run()
     tiers = {one["tier"] for found in (await decisions(log)).values() for one in found}
     assert tiers == {"imperator"}
+
+
+async def test_how_the_agent_works_is_mined_and_published() -> None:
+    log = await log_of(*history(60, fails_every=3))
+    await Retrospector(log, settings()).run()
+    process = await newest_process(log, "agent")
+    assert process is not None
+    assert process.ready
+    assert len(process.conversations) == 40
+    assert "agent action:get_order" in {f"{one.actor} {one.what}" for one in process.steps}
+    assert await newest_process(log, "nobody") is None
+    result = await ask(log, "processes")
+    assert result.table.num_rows == len(process.steps)
+
+
+async def test_a_number_is_the_same_however_it_is_written() -> None:
+    assert canonical({"eur": 330.0, "of": [1.0, 2.5]}) == canonical({"of": [1, 2.5], "eur": 330})
+    assert canonical(True) != canonical(1)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,18 @@ from typing import Annotated, Any
 import typer
 
 from madlog import __version__
-from madlog.cli import ask, demo, integrity, log, machine, moving, outcomes, topics, working
+from madlog.cli import (
+    ask,
+    demo,
+    integrity,
+    log,
+    machine,
+    moving,
+    outcomes,
+    processes,
+    topics,
+    working,
+)
 from madlog.cli._context import JsonOption, LogOption, State, note
 
 __all__ = ("app", "main")
@@ -36,7 +47,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (demo, topics, log, moving, working, outcomes, ask, integrity, machine):
+for module in (demo, topics, log, moving, working, outcomes, ask, processes, integrity, machine):
     module.register(app)
 
 
