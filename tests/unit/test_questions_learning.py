@@ -1,0 +1,116 @@
+"""The questions about what was learned: delivered error without bias, escalations, regret."""
+
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from tests.unit.history import history
+from tests.unit.test_questions import about, answer, decision, log_of
+from tests.unit.test_retrospect import log_of as history_log
+from tests.unit.test_retrospect import settings
+
+from madlog.processors.retrospect.job import Retrospector
+from madlog.schemas import Decision, Event, Outcome
+
+SETTLED, AUDIT_RATE = 4_000, 0.05
+
+
+def outcome(n: int, decision_id: str, result: Any, judged_by: str) -> Outcome:
+    return Outcome(
+        **about(n, "auditor"),
+        mad="bot",
+        result=result,
+        judged_by=judged_by,
+        about="decision",
+        about_id=decision_id,
+    )
+
+
+def silent_tier(wrong_share: float) -> Iterator[list[Event]]:
+    """A tier that errs and is told so in the audits alone: all else that is heard is praise."""
+    random = Random(3)
+    for n in range(SETTLED):
+        made = decision(n + 1, "dtr").event
+        assert isinstance(made, Decision)
+        audited, wrong = random.random() < AUDIT_RATE, random.random() < wrong_share
+        made = made.model_copy(update={"audited": audited})
+        told: list[Event] = [made]
+        if audited:
+            told.append(outcome(n + 10_001, made.event_id, _result(wrong), "audit"))
+        elif not wrong:
+            told.append(outcome(n + 10_001, made.event_id, "success", "correction"))
+        yield told
+
+
+def _result(wrong: bool) -> str:
+    return "failure" if wrong else "success"
+
+
+async def test_a_tier_that_errs_silently_is_shown_by_its_audits() -> None:
+    log = await log_of(*silent_tier(0.2))
+    columns = ("promised_error", "delivered_error", "error_low", "error_high", "verdict", "judged")
+    ((promised, delivered, low, high, verdict, judged),) = await answer(log, "promises", *columns)
+    assert (promised, verdict) == (0.05, "broken")
+    assert low < 0.2 < high
+    assert 0.1 < delivered < 0.3
+    assert 0.03 * SETTLED < judged < 0.07 * SETTLED
+    tiers = await answer(log, "tiers", "tier", "delivered_error", "error_low", "error_high")
+    assert tiers == [("dtr", delivered, low, high)]
+
+
+async def test_a_promise_that_is_kept_is_told_so_and_one_without_audits_is_unknown() -> None:
+    kept = await log_of(*silent_tier(0.0))
+    assert await answer(kept, "promises", "verdict", "wrong") == [("kept", 0)]
+    unknown = await log_of(decision(1, "dtr"))
+    assert await answer(unknown, "promises", "verdict", "delivered_error") == [("unknown", None)]
+
+
+async def test_the_newest_judgement_counts() -> None:
+    made = decision(2, "dtr").event
+    first = outcome(3, made.event_id, "failure", "audit")
+    then = outcome(4, made.event_id, "success", "audit")
+    log = await log_of(made, first, then)
+    assert await answer(log, "promises", "judged", "wrong") == [(1, 0)]
+    assert await answer(log, "regret", "tier") == []
+
+
+async def test_escalations_are_counted_by_reason() -> None:
+    made = [
+        decision(n, "imperator").event.model_copy(update={"escalation": why})
+        for n, why in (
+            (1, "left"),
+            (2, "left"),
+            (3, "promise"),
+            (4, None),
+        )
+    ]
+    log = await log_of(*made)
+    assert await answer(log, "escalations", "escalation", "decisions", "share") == [
+        ("left", 2, 0.5),
+        ("promise", 1, 0.25),
+        ("unknown", 1, 0.25),
+    ]
+
+
+async def test_regret_shows_what_was_chosen_beside_what_was_done() -> None:
+    log = await history_log(*history(190, fails_every=9))
+    await Retrospector(log, settings()).run()
+    found = await answer(log, "regret", "route", "arguments", "did", "did_arguments", "judged_by")
+    # In the conversations that failed the agent looked up another order than it was asked for.
+    assert found
+    for route, arguments, did, did_arguments, judged_by in found:
+        assert (route, did, judged_by) == ("action:get_order", "action:get_order", "record")
+        assert "99999" in did_arguments
+        assert "99999" not in arguments
+
+
+async def test_learned_tells_of_each_model_what_it_saw_and_settled() -> None:
+    log = await history_log(*history(90))
+    await Retrospector(log, settings()).run()
+    columns = ("model", "conversations_seen", "decisions", "settled", "wrong")
+    assert await answer(log, "learned", *columns) == [
+        ("seed-1", None, 60, 0, 0),
+        ("first-20", 20, 60, 0, 0),
+        ("first-40", 40, 120, 0, 0),
+        ("first-80", 80, 30, 10, 0),
+    ]
