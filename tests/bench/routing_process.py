@@ -73,8 +73,8 @@ def _star(data: Path, seeds: int) -> list[dict[str, Any]]:
     return [
         row(f"{name}", figures["right"], reach=69, baseline=_of(figures["majority"])),
         row(f"{name}, share answered at 90 % precision", figures["at 90"], reach=35),
-        row(f"{name}, share answered at 10 % promised error", figures["share"]),
-        row(f"{name}, error delivered of those", figures["error"], reach=10, most=True),
+        row(f"{name}, 10 % promised: settled", figures["share"]),
+        row(f"{name}, 10 % promised: error delivered", figures["error"], reach=10, most=True),
         row(f"{name}, repeating the last step", figures["repeat"]),
         row("STAR: steps mined that the chart has", [precision]),
         row("STAR: steps of the chart that were mined", [recall]),
@@ -201,7 +201,7 @@ class _Settled:
         found = []
         for promise in _PROMISES:
             count, wrong = self.settled[promise], self.wrong[promise]
-            name = f"{title}, {promise:.0%} promised"
+            name = f"{title}, {100 * promise:g} % promised"
             found.append(row(f"{name}: settled with arguments", [100 * count / self.points]))
             low, high = interval(wrong, count) if count else (0.0, 1.0)
             delivered = row(
