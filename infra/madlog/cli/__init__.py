@@ -20,6 +20,7 @@ from madlog.cli import (
     moving,
     outcomes,
     processes,
+    report,
     topics,
     working,
 )
@@ -47,7 +48,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (demo, topics, log, moving, working, outcomes, ask, processes, integrity, machine):
+for module in (
+    demo,
+    topics,
+    log,
+    moving,
+    working,
+    outcomes,
+    ask,
+    processes,
+    report,
+    integrity,
+    machine,
+):
     module.register(app)
 
 

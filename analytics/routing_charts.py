@@ -1,0 +1,86 @@
+"""The routing report's two charts, as SVG: shares of tiers, and errors with their intervals."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+__all__ = ("MEANINGS", "intervals", "shares")
+
+MEANINGS = {"dtr": "decision tree", "lppm": "learned process", "imperator": "language model"}
+_WIDTH, _LEFT, _ROW = 860, 210, 26
+_BAR = _WIDTH - _LEFT - 20
+_LABEL_MAX = 28
+# A part of a bar narrower than this has no room for its figure.
+_FIGURE_MIN = 0.07
+
+
+def shares(bars: Mapping[str, Mapping[str, float]]) -> str:
+    """Return one bar a name, its parts the shares 0..1 of the tiers."""
+    parts = []
+    for number, (name, found) in enumerate(bars.items()):
+        y, x = 4 + number * _ROW, float(_LEFT)
+        parts.append(f'<text x="{_LEFT - 10}" y="{y + 15}" text-anchor="end">{_name(name)}</text>')
+        for tier in MEANINGS:
+            share = found.get(tier) or 0.0
+            width = share * _BAR
+            title = f"{MEANINGS[tier]}: {share:.1%}"
+            parts.append(
+                f'<rect class="{tier}" x="{x:.1f}" y="{y}" width="{width:.1f}" height="20">'
+                f"<title>{title}</title></rect>"
+            )
+            if share >= _FIGURE_MIN:
+                parts.append(
+                    f'<text x="{x + width / 2:.1f}" y="{y + 15}" text-anchor="middle" '
+                    f'style="fill:#fff">{share:.0%}</text>'
+                )
+            x += width
+    return _svg(8 + len(bars) * _ROW, parts)
+
+
+def intervals(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return a line a row of `ask promises`: delivered error, its interval, the promise."""
+    highest = max([0.1, *(float(row["error_high"] or 0) for row in rows)])
+    promised = [float(row["promised_error"]) for row in rows]
+    span = min(1.0, max(highest, *promised) * 1.1)
+
+    def at(error: float) -> float:
+        return _LEFT + error / span * _BAR
+
+    parts = []
+    for number, row in enumerate(rows):
+        y = 4 + number * _ROW
+        name = f"{row['recipient']}, {MEANINGS[row['tier']]}"
+        promise = at(row["promised_error"])
+        parts += [
+            f'<text x="{_LEFT - 10}" y="{y + 15}" text-anchor="end">{_name(name)}</text>',
+            f'<line class="axis" x1="{_LEFT}" x2="{_WIDTH - 20}" y1="{y + 22}" y2="{y + 22}"/>',
+            f'<line class="promise" x1="{promise:.1f}" x2="{promise:.1f}" y1="{y}" y2="{y + 22}"/>',
+        ]
+        if row["delivered_error"] is None:
+            parts.append(
+                f'<text class="soft" x="{_LEFT + 6}" y="{y + 15}">{row["settled"]:,} settled, '
+                "none of them judged yet</text>"
+            )
+            continue
+        low, high = at(row["error_low"]), at(row["error_high"])
+        title = f"{row['wrong']:,} of {row['judged']:,} wrong, mode {escape(row['mode'])}"
+        parts.append(
+            f'<g><title>{title}</title><line class="range" x1="{low:.1f}" x2="{high:.1f}" '
+            f'y1="{y + 11}" y2="{y + 11}"/><circle class="dot {escape(row["verdict"])}" '
+            f'cx="{at(row["delivered_error"]):.1f}" cy="{y + 11}" r="5"/></g>'
+        )
+    y = 4 + len(rows) * _ROW
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(
+            f'<text class="soft" x="{at(share * span):.1f}" y="{y + 14}" text-anchor="middle">'
+            f"{share * span:.1%}</text>"
+        )
+    return _svg(y + 22, parts)
+
+
+def _svg(height: int, parts: Sequence[str]) -> str:
+    return f'<svg viewBox="0 0 {_WIDTH} {height}" role="img">{"".join(parts)}</svg>'
+
+
+def _name(text: str) -> str:
+    return escape(text if len(text) <= _LABEL_MAX else text[: _LABEL_MAX - 1] + "…")

@@ -1,0 +1,201 @@
+"""What the tiers settle and how often they are wrong, as one HTML page that needs nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from madlog.analytics.output import json_rows
+from madlog.analytics.questions import ask
+from madlog.analytics.routing_charts import MEANINGS, intervals, shares
+from madlog.analytics.sql import query
+from madlog.analytics.tables import LogSource
+from madlog.topics import EventLog, Vector
+
+__all__ = ("RoutingReport", "routing_report")
+
+# What DOMAIN's founder expects of a grown ecosystem, as shares of all turns.
+_TARGETS = {"dtr": (0.60, 0.80), "lppm": (0.15, 0.30), "imperator": (0.05, 0.10)}
+_ROWS_MAX = 15
+_STYLE = """
+:root{color-scheme:light dark;--ink:#1f2933;--soft:#52606d;--line:#d9e2ec;--page:#fff;
+--dtr:#1b7f79;--lppm:#3b6fb6;--imperator:#b7791f;--bad:#b3261e}
+@media(prefers-color-scheme:dark){:root{--ink:#e4e9ee;--soft:#9fb1c1;--line:#33414e;--page:#12181e;
+--dtr:#4fb8b0;--lppm:#7aa7e8;--imperator:#e0a84a;--bad:#f2786f}}
+body{font:16px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);margin:0 auto;
+max-width:60rem;padding:1.5rem}
+h1{font-size:1.6rem;margin:0}h2{font-size:1.15rem;margin:2.2rem 0 .4rem}p{margin:.3rem 0}
+.soft,figcaption{color:var(--soft);font-size:.9rem}figure{margin:.6rem 0}
+svg{width:100%;height:auto;display:block}svg text{font:13px system-ui,sans-serif;fill:var(--ink)}
+svg .soft{fill:var(--soft);font-size:12px}
+.dtr{fill:var(--dtr)}.lppm{fill:var(--lppm)}.imperator{fill:var(--imperator)}
+.axis{stroke:var(--line)}.promise{stroke:var(--bad);stroke-dasharray:4 3}
+.range{stroke:var(--ink);stroke-width:2}.dot{fill:var(--ink)}.dot.broken{fill:var(--bad)}
+.scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;width:100%}
+th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
+td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.88em}
+.key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .9em;border-radius:2px}
+"""
+
+
+@dataclass(frozen=True)
+class RoutingReport:
+    """The page, and how far the log was seen."""
+
+    html: str
+    as_of: Vector
+    decisions: int
+
+
+async def routing_report(log: EventLog, *, as_of: Vector | None = None) -> RoutingReport:
+    """Make the page from the log up to `as_of`, by default its end now."""
+    end = await log.log.end(sorted(await log.log.topics())) if as_of is None else as_of
+    told = {
+        name: list(json_rows(await ask(log, name, as_of=end)))
+        for name in ("tiers", "learned", "promises", "escalations", "regret")
+    }
+    source = LogSource(log)
+    by_model = await query(log, _BY_MODEL, as_of=end, source=source)
+    traffic = await _traffic(log, end)
+    decisions = sum(row["decisions"] for row in told["tiers"])
+    body = [
+        "<h1>What the tiers settle, and how often they are wrong</h1>",
+        f'<p class="soft">{decisions:,} decisions. Traffic: {escape(traffic)}. '
+        "Made from the log alone, up to "
+        f"<code>{escape(_short(str(end), 160))}</code></p>",
+        *_sections(told, list(json_rows(by_model))),
+    ]
+    page = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width">'
+        f"<title>madlog: routing</title><style>{_STYLE}</style></head><body>"
+        f"{''.join(body)}</body></html>\n"
+    )
+    return RoutingReport(page, end, decisions)
+
+
+_BY_MODEL = """
+SELECT m.version AS model, d.mode, count(*) AS decisions,
+    avg((d.tier = 'dtr')::INT) AS dtr, avg((d.tier = 'lppm')::INT) AS lppm,
+    avg((d.tier = 'imperator')::INT) AS imperator
+FROM decisions d JOIN models m ON m.event_id = d.model_id
+GROUP BY m.version, m.event_id, d.mode
+ORDER BY d.mode, min(m.appended_at), min(m."offset")
+"""
+
+
+async def _traffic(log: EventLog, end: Vector) -> str:
+    """Say what the turns are: lived here, brought in, or scripted (made-up times, no source)."""
+    counts = {"live": 0, "imported, decided in retrospect": 0, "scripted": 0}
+    async for events in log.read_topics(["mad.conversations"], end=end):
+        for event in events:
+            if event.kind != "Turn":
+                continue
+            fields = event.fields
+            if fields["source"] is not None:
+                counts["imported, decided in retrospect"] += 1
+            elif fields["time_source"] == "synthetic":
+                counts["scripted"] += 1
+            else:
+                counts["live"] += 1
+    said = [f"{count:,} turns {name}" for name, count in counts.items() if count]
+    return "; ".join(said) or "no turns yet"
+
+
+def _sections(
+    told: Mapping[str, Sequence[Mapping[str, Any]]], by_model: Sequence[Mapping[str, Any]]
+) -> list[str]:
+    parts = [_legend()]
+    for mode in dict.fromkeys(row["mode"] for row in told["tiers"]):
+        rows = [row for row in told["tiers"] if row["mode"] == mode]
+        bars = {"settled by": {row["tier"]: row["share"] for row in rows}}
+        parts += [f"<h2>{escape(_title(mode))}</h2>", _figure(shares(bars), _against(rows))]
+        learned = {
+            f"{row['model']} ({row['decisions']:,})": {tier: row[tier] for tier in MEANINGS}
+            for row in by_model
+            if row["mode"] == mode
+        }
+        if len(learned) > 1:
+            caption = "The same by model, oldest first: its name and how many decisions name it."
+            parts.append(_figure(shares(learned), caption))
+    if told["promises"]:
+        parts += [
+            "<h2>Promised and delivered</h2>",
+            _figure(
+                intervals(told["promises"]),
+                "Share of wrong decisions of each agent's cheap tiers with its 95 % interval; the "
+                "dashed line is what was promised. Live, only the audited share counts.",
+            ),
+        ]
+    parts += _table(
+        "Why turns went up to the language model",
+        told["escalations"],
+        ("mode", "recipient", "escalation", "decisions", "share", "for_example"),
+    )
+    parts += _table(
+        "What would have been wrong",
+        told["regret"],
+        ("recipient", "tier", "route", "arguments", "did", "did_arguments", "conversation_id"),
+    )
+    learned_columns = ("model", "mode", "decisions", "settled", "delivered_error")
+    seen = ("conversations_seen", "conversations_learned", "code_version")
+    return parts + _table("What was learned", told["learned"], (*learned_columns, *seen))
+
+
+def _title(mode: str) -> str:
+    return {
+        "live": "Live",
+        "shadow": "In shadow: recorded, not acted on",
+        "retrospective": "In retrospect: what would have been settled",
+    }.get(mode, mode)
+
+
+def _legend() -> str:
+    keys = "".join(
+        f'<svg class="key" viewBox="0 0 8 8"><rect width="8" height="8" class="{tier}"/></svg>'
+        f"{escape(meaning)}"
+        for tier, meaning in MEANINGS.items()
+    )
+    return f'<p class="soft">{keys}</p>'
+
+
+def _against(rows: Sequence[Mapping[str, Any]]) -> str:
+    said = []
+    for row in rows:
+        low, high = _TARGETS[row["tier"]]
+        said.append(
+            f"{MEANINGS[row['tier']]}: {row['share']:.1%} (a grown ecosystem is expected at "
+            f"{low:.0%} to {high:.0%})"
+        )
+    return escape("; ".join(said)) + "."
+
+
+def _figure(svg: str, caption: str) -> str:
+    return f"<figure>{svg}<figcaption>{caption}</figcaption></figure>"
+
+
+def _table(title: str, rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> list[str]:
+    if not rows:
+        return [f"<h2>{escape(title)}</h2>", '<p class="soft">Nothing.</p>']
+    head = "".join(f"<th>{escape(name.replace('_', ' '))}</th>" for name in columns)
+    lines = ["".join(_cell(row[name]) for name in columns) for row in rows[:_ROWS_MAX]]
+    body = "".join(f"<tr>{line}</tr>" for line in lines)
+    more = len(rows) - _ROWS_MAX
+    note = f'<p class="soft">and {more:,} more</p>' if more > 0 else ""
+    return [
+        f"<h2>{escape(title)}</h2>",
+        f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>{note}',
+    ]
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "<td>–</td>"
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        text = f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+        return f'<td class="n">{text}</td>'
+    return f"<td>{escape(_short(str(value), 140))}</td>"
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

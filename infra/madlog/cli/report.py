@@ -1,0 +1,60 @@
+"""report: an HTML page for people who would rather look."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from madlog.cli._context import (
+    JsonOption,
+    LogOption,
+    State,
+    fail,
+    note,
+    print_object,
+    run,
+    state_of,
+)
+
+__all__ = ("register",)
+
+report_app = typer.Typer(help="HTML pages that need nothing else", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add this command."""
+    app.add_typer(report_app, name="report")
+
+
+@report_app.callback()
+def reports() -> None:
+    """Make an HTML page of what the log says: one file, no network, no script."""
+
+
+@report_app.command("routing")
+def routing(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to.")],
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What each tier settles, promised against delivered error, what was learned, what was wrong.
+
+    Example: madlog report routing --out routing.html
+    """
+    state = state_of(ctx, log, as_json)
+    run(_routing(state, out))
+
+
+async def _routing(state: State, out: Path) -> None:
+    from madlog.analytics.routing_report import routing_report
+    from madlog.wiring import opened
+
+    async with opened(state.url, state.settings, create=False) as log:
+        made = await routing_report(log)
+    try:
+        out.write_text(made.html, encoding="utf-8")
+    except OSError as error:
+        raise fail(f"{out} cannot be written: {error.strerror}", 2) from error
+    note(f"up to {made.as_of}")
+    print_object(state, {"file": str(out), "decisions": made.decisions})
