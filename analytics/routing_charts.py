@@ -1,5 +1,6 @@
 """The routing report's two charts, as SVG: shares of tiers, and errors with their intervals."""
 
+import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -41,7 +42,8 @@ def intervals(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a line a row of `ask promises`: delivered error, its interval, the promise."""
     highest = max([0.1, *(float(row["error_high"] or 0) for row in rows)])
     promised = [float(row["promised_error"]) for row in rows]
-    span = min(1.0, max(highest, *promised) * 1.1)
+    # Fifths, so that each quarter of the axis is a round figure.
+    span = min(1.0, math.ceil(max(highest, *promised) * 1.05 / 0.2) * 0.2)
 
     def at(error: float) -> float:
         return _LEFT + error / span * _BAR
@@ -58,7 +60,7 @@ def intervals(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         if row["delivered_error"] is None:
             parts.append(
-                f'<text class="soft" x="{_LEFT + 6}" y="{y + 15}">{row["settled"]:,} settled, '
+                f'<text class="soft" x="{promise + 8:.1f}" y="{y + 15}">{row["settled"]:,} settled, '
                 "none of them judged yet</text>"
             )
             continue
@@ -73,7 +75,7 @@ def intervals(rows: Sequence[Mapping[str, Any]]) -> str:
     for share in (0, 0.25, 0.5, 0.75, 1):
         parts.append(
             f'<text class="soft" x="{at(share * span):.1f}" y="{y + 14}" text-anchor="middle">'
-            f"{share * span:.1%}</text>"
+            f"{share * span:.0%}</text>"
         )
     return _svg(y + 22, parts)
 

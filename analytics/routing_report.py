@@ -33,7 +33,7 @@ svg .soft{fill:var(--soft);font-size:12px}
 .range{stroke:var(--ink);stroke-width:2}.dot{fill:var(--ink)}.dot.broken{fill:var(--bad)}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;width:100%}
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
-td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.88em}
+code{overflow-wrap:anywhere}td.n{text-align:right;font-variant-numeric:tabular-nums}code{font-size:.88em}
 .key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .9em;border-radius:2px}
 """
 
@@ -161,7 +161,7 @@ def _legend() -> str:
 
 def _against(rows: Sequence[Mapping[str, Any]]) -> str:
     said = []
-    for row in rows:
+    for row in sorted(rows, key=lambda one: list(MEANINGS).index(one["tier"])):
         low, high = _TARGETS[row["tier"]]
         said.append(
             f"{MEANINGS[row['tier']]}: {row['share']:.1%} (a grown ecosystem is expected at "
