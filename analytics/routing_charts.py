@@ -60,8 +60,8 @@ def intervals(rows: Sequence[Mapping[str, Any]]) -> str:
         ]
         if row["delivered_error"] is None:
             parts.append(
-                f'<text class="soft" x="{promise + 8:.1f}" y="{y + 15}">{row["settled"]:,} settled, '
-                "none of them judged yet</text>"
+                f'<text class="soft" x="{promise + 8:.1f}" y="{y + 15}">'
+                f"{row['settled']:,} settled, none of them judged yet</text>"
             )
             continue
         low, high = at(row["error_low"]), at(row["error_high"])
