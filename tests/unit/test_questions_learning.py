@@ -10,7 +10,7 @@ from tests.unit.test_retrospect import log_of as history_log
 from tests.unit.test_retrospect import settings
 
 from madlog.processors.retrospect.job import Retrospector
-from madlog.schemas import Decision, Event, Outcome
+from madlog.schemas import Decision, Event, LlmCall, Outcome
 
 SETTLED, AUDIT_RATE = 4_000, 0.05
 
@@ -114,3 +114,21 @@ async def test_learned_tells_of_each_model_what_it_saw_and_settled() -> None:
         ("first-40", 40, 120, 0, 0),
         ("first-80", 80, 30, 10, 0),
     ]
+
+
+def model_call(n: int, **known: Any) -> LlmCall:
+    return LlmCall(**about(n, "bot"), **known)
+
+
+async def test_savings_are_calls_avoided_at_what_calls_took_and_unknown_stays_unknown() -> None:
+    columns = ("mode", "calls_avoided", "tokens_in_avoided", "usd_avoided")
+    made = [decision(1, "dtr"), decision(2, "dtr"), decision(3, "imperator")]
+    nothing = await log_of(*made)
+    assert await answer(nothing, "savings", *columns) == [("live", 2, None, None)]
+    free = await log_of(*made, model_call(4, tokens_in=1_000, tokens_out=100))
+    assert await answer(free, "savings", *columns) == [("live", 2, 2_000, None)]
+    priced = {"usd_in": "2.5", "usd_out": "10"}
+    # 2 calls of 1,000 tokens at 2.5 and 100 at 10 dollars a million.
+    assert await answer(free, "savings", *columns, **priced) == [("live", 2, 2_000, 0.01)]
+    paid = await log_of(*made, model_call(4, cost_usd=0.5), model_call(5, tokens_in=10))
+    assert await answer(paid, "savings", *columns) == [("live", 2, 20, 1.0)]
