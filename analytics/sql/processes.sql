@@ -10,10 +10,10 @@ WITH newest AS (
     FROM newest
 )
 -- A process of fewer than 20 conversations may not be conducted.
-SELECT agent, step->>'actor' AS actor, step->>'what' AS what,
+SELECT agent, step->>'key' AS step, step->>'actor' AS actor, step->>'what' AS what,
     (step->>'conversations')::BIGINT AS conversations, support, support >= 20 AS ready,
     (step->>'count')::BIGINT AS times, round((step->>'confidence')::DOUBLE, 4) AS confidence,
     (step->>'needs_llm')::BOOLEAN AS needs_llm, step->'precondition' AS precondition,
     step->'effect' AS effect, step->'slots' AS slots, version
 FROM steps
-ORDER BY agent, conversations DESC, actor, what
+ORDER BY agent, conversations DESC, step->>'key'
