@@ -14,11 +14,13 @@ from typing import Any, NamedTuple
 
 from madlog.processors.lppm._values import canonical, flattened, tokens, year_of
 
-__all__ = ("ACTION", "ASK", "SAY", "Act", "Answer", "Case", "Point", "cases_of")
+__all__ = ("ACTION", "ASK", "PAST_MAX", "SAY", "Act", "Answer", "Case", "Point", "cases_of")
 
 ACTION = "action:"
 SAY = "say"
 ASK = "ask"
+# A decision looks back over so many acts, lest a conversation that goes on for ever gets slower.
+PAST_MAX = 200
 # Who answers or configures, but takes no part in the work.
 _NO_PARTICIPANTS = frozenset(("system", "import"))
 
@@ -110,7 +112,7 @@ class Case:
         for at in range(1, len(self.acts)):
             last, act = self.acts[at - 1], self.acts[at]
             if not act.human and (last.human or last.actor != act.actor or last.action):
-                yield Point(self.acts[:at], act)
+                yield Point(self.acts[max(0, at - PAST_MAX) : at], act)
 
 
 def cases_of(events: Iterable[tuple[str, Mapping[str, Any]]]) -> list[Case]:

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 from madlog.processors.dtr.tree import IMPERATOR
-from madlog.processors.lppm.cases import Act, Case, cases_of
+from madlog.processors.lppm.cases import PAST_MAX, Act, Case, cases_of
 from madlog.processors.outcomes.words import TurnMarks, turn_marks
 from madlog.processors.router import is_imported
 from madlog.topics import LogEvent
@@ -89,7 +89,8 @@ class Conversation:
         if at is None:
             return Trigger((), None)
         acts = self.case.acts
-        past = tuple(self._then(act, number) for act in acts[: at + 1])
+        recent = acts[max(0, at + 1 - PAST_MAX) : at + 1]
+        past = tuple(self._then(act, number) for act in recent)
         following = acts[at + 1 : at + 1 + _ACTS_MAX]
         if event.kind == "ToolResult":
             # Where something else came first, the result was not what the agent acted on.

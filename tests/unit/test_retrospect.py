@@ -20,7 +20,7 @@ from madlog.processors.lppm._values import canonical
 from madlog.processors.retrospect import Retrospection, TierModels, rounds
 from madlog.processors.retrospect.job import Retrospector, Settled
 from madlog.processors.retrospect.models import model_text
-from madlog.schemas import Event
+from madlog.schemas import Event, new_event_id
 from madlog.topics import EventLog, Receipt
 from madlog.topics.memory import MemoryLog
 
@@ -223,6 +223,26 @@ async def test_how_the_agent_works_is_mined_and_published() -> None:
     assert await newest_process(log, "nobody") is None
     result = await ask(log, "processes")
     assert result.table.num_rows == len(process.steps)
+
+
+async def test_a_conversation_that_never_ends_is_looked_back_over_so_far_and_no_further() -> None:
+    from madlog.processors.lppm.cases import PAST_MAX
+    from madlog.processors.retrospect import Conversation
+
+    (told,) = history(1)
+    turns = [event for event in told if event.kind == "Turn"]
+    events = [
+        event.model_copy(update={"event_id": new_event_id(n * 1_000, n.to_bytes(10, "big"))})
+        for n, event in enumerate(turns * 100)
+    ]
+    log = await log_of(events)
+    async for found in log.read_topics(["mad.conversations"]):
+        conversation = Conversation("case-0000", tuple(found))
+        last = conversation.trigger(len(found) - 2, "agent")
+        assert len(last.past) == PAST_MAX < len(found)
+        assert last.done is not None
+        points = list(conversation.case.points())
+        assert max(len(point.past) for point in points) == PAST_MAX
 
 
 async def test_a_number_is_the_same_however_it_is_written() -> None:
