@@ -68,7 +68,8 @@ class Engine:
                         busy = True
                         if progress is not None:
                             progress(report)
-                await asyncio.sleep(0)  # a busy log may never wait, and `stop` must be heard
+                # A busy log may never wait, and `stop` must be heard; without lanes nothing waits.
+                await asyncio.sleep(0 if lanes else _WAIT_S)
                 if until_idle and not busy and await _all_idle(lanes):
                     report.idle = True
                     break

@@ -1,12 +1,12 @@
 -- What the cheap tiers save: model calls, tokens and dollars, by what the log's calls took.
--- param usd_in: text = unknown
--- param usd_out: text = unknown
+-- param usd_in: number = nan
+-- param usd_out: number = nan
 WITH took AS (
     -- Dollars a million tokens: as given, else what the calls with a known cost came to.
     SELECT avg(tokens_in) AS tokens_in, avg(tokens_out) AS tokens_out,
         coalesce(
-            (avg(tokens_in) * try_cast($usd_in AS DOUBLE)
-                + avg(tokens_out) * try_cast($usd_out AS DOUBLE)) / 1e6,
+            (avg(tokens_in) * CASE WHEN NOT isnan($usd_in::DOUBLE) THEN $usd_in END
+                + avg(tokens_out) * CASE WHEN NOT isnan($usd_out::DOUBLE) THEN $usd_out END) / 1e6,
             avg(cost_usd)
         ) AS usd
     FROM llm_calls

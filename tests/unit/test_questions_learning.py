@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from random import Random
 from typing import Any
 
+import pytest
 from tests.unit.history import history
 from tests.unit.test_questions import about, answer, decision, log_of
 from tests.unit.test_retrospect import log_of as history_log
 from tests.unit.test_retrospect import settings
 
+from madlog.analytics.errors import BadParameter
 from madlog.processors.retrospect.job import Retrospector
 from madlog.schemas import Decision, Event, LlmCall, Outcome
 
@@ -132,3 +134,5 @@ async def test_savings_are_calls_avoided_at_what_calls_took_and_unknown_stays_un
     assert await answer(free, "savings", *columns, **priced) == [("live", 2, 2_000, 0.01)]
     paid = await log_of(*made, model_call(4, cost_usd=0.5), model_call(5, tokens_in=10))
     assert await answer(paid, "savings", *columns) == [("live", 2, 20, 1.0)]
+    with pytest.raises(BadParameter, match="usd_in"):
+        await answer(free, "savings", *columns, usd_in="cheap")
