@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from madlog.processors.lppm._facts import facts
-from madlog.processors.lppm._values import shapes
 from madlog.processors.lppm._view import View
 from madlog.processors.lppm.cases import Act
 from madlog.processors.lppm.slots import SlotRules
 from madlog.processors.lppm.text import WORD, Vocabulary
+from madlog.processors.lppm.values import shapes
 
 __all__ = ("Row", "Words", "completed", "row_of", "vocabulary")
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 from madlog.processors.errors import InvalidModel
-from madlog.processors.lppm._values import canonical, dates
 from madlog.processors.lppm.cases import Act
+from madlog.processors.lppm.values import canonical, dates
 
 __all__ = ("MISSING", "View")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from madlog.processors.lppm._values import canonical, flattened, tokens, year_of
+from madlog.processors.lppm.values import canonical, flattened, tokens, year_of
 
 __all__ = ("ACTION", "ASK", "PAST_MAX", "SAY", "Act", "Answer", "Case", "Point", "cases_of")
 

@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 
 from madlog.processors.errors import InvalidModel
 from madlog.processors.lppm._features import Row, Words, completed, row_of, vocabulary
-from madlog.processors.lppm._values import canonical
 from madlog.processors.lppm._view import View
 from madlog.processors.lppm.cases import ACTION, SAY, Act, Case, Point
 from madlog.processors.lppm.linear import Linear, Scored, folded
 from madlog.processors.lppm.slots import SCORE_ONE, Filled, SlotRules
 from madlog.processors.lppm.text import Vocabulary
+from madlog.processors.lppm.values import canonical
 from madlog.processors.promise import threshold
 
 __all__ = ("FORMAT", "NextStep", "Step")

@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 from madlog.processors.errors import InvalidModel
 from madlog.processors.lppm._facts import facts
 from madlog.processors.lppm._trace import START, trace
-from madlog.processors.lppm._values import canonical
 from madlog.processors.lppm.cases import ACTION, ASK, SAY, Act
+from madlog.processors.lppm.values import canonical
 
 __all__ = ("FORMAT", "NOT", "READY_MIN", "Edge", "Process", "Slot", "Step")
 

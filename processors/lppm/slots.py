@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from madlog.processors.errors import InvalidModel
-from madlog.processors.lppm._values import canonical, is_shape, shapes
 from madlog.processors.lppm._view import MISSING, View
 from madlog.processors.lppm.cases import Act, Case, Point
+from madlog.processors.lppm.values import canonical, is_shape, shapes
 from madlog.processors.promise import upper_error
 
 __all__ = ("FORMAT", "SCORE_ONE", "Filled", "Rule", "SlotRules")

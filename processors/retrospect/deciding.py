@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from madlog.processors.dtr.tree import ACTION_PREFIX
-from madlog.processors.lppm._values import canonical
-from madlog.processors.retrospect.conversation import Conversation, Trigger
+from madlog.processors.lppm.values import canonical
+from madlog.processors.retrospect.conversation import Conversation, Done, Trigger
 from madlog.processors.retrospect.models import SENDER, TierModels
 from madlog.processors.retrospect.proposing import proposals
 from madlog.processors.router import MODEL_KEY, Router
@@ -81,11 +81,7 @@ def _settled(
 def _judged(decision: Decision, trigger: Trigger) -> Outcome:
     done = trigger.done
     assert done is not None
-    right = done.route == decision.route
-    if right and decision.arguments is not None:
-        right = done.act.arguments is not None and canonical(done.act.arguments) == (
-            decision.arguments
-        )
+    right = done.route == decision.route and _same_arguments(decision, done)
     return Outcome(
         event_id=derived_event_id(decision.event_id, RECORD, 0),
         conversation_id=decision.conversation_id,
@@ -101,3 +97,13 @@ def _judged(decision: Decision, trigger: Trigger) -> Outcome:
         about="decision",
         about_id=decision.event_id,
     )
+
+
+def _same_arguments(decision: Decision, done: Done) -> bool:
+    """Tell whether the arguments are those that the agent gave."""
+    if decision.arguments is not None:
+        given = done.act.arguments
+        return given is not None and canonical(given) == decision.arguments
+    # A tree gives none: a command brings its own, and any other action must take none.
+    commanded = decision.route == f"{ACTION_PREFIX}{decision.features.get('verb')}"
+    return commanded or not done.act.arguments

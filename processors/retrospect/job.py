@@ -14,6 +14,7 @@ from madlog.processors.retrospect.conversation import Conversation, conversation
 from madlog.processors.retrospect.deciding import RECORD, Published, decide
 from madlog.processors.retrospect.models import TierModels, published, train
 from madlog.processors.retrospect.processes import mined
+from madlog.processors.retrospect.proposing import proposals
 from madlog.processors.retrospect.rounds import rounds
 from madlog.processors.router import Decides, Router, is_imported
 from madlog.schemas import Decision, Event
@@ -152,7 +153,9 @@ class Retrospector:
                 for one in conversations[start:stop]
                 if one.conversation_id not in self._past.decided
             ]
-            if not new:
+            if not any(next(proposals(one, self._router, by.state), None) for one in new):
+                # Nobody had to decide anything there, so there is nothing to learn a model for.
+                self._past.decided.update(one.conversation_id for one in new)
                 continue
             if start:
                 by = await self._learned(conversations[:start], report)

@@ -21,7 +21,16 @@ from madlog.processors.retrospect.proposing import proposals
 from madlog.processors.router import MODEL_KEY, Router
 from madlog.schemas import ModelPublished, Sender, content_id_and_time
 
-__all__ = ("COMPONENT", "SENDER", "TierModels", "model_text", "published", "train")
+__all__ = (
+    "COMPONENT",
+    "SENDER",
+    "TierModels",
+    "learned_from",
+    "model_event",
+    "model_text",
+    "published",
+    "train",
+)
 
 COMPONENT = "retrospective"
 SENDER = Sender(name="retrospect", kind="system")
@@ -131,10 +140,8 @@ def published(
 ) -> ModelPublished:
     """Return the event that publishes a round's models; the same bytes for the same log."""
     text = models.text()
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    version = f"first-{len(seen)}"
-    event_id, occurred_at = content_id_and_time("ModelPublished", COMPONENT, version, text)
     inline = len(text) <= _INLINE_MAX
+    digest = hashlib.sha256(text.encode()).hexdigest()
     if not inline:
         put_blob(text.encode())
     ended: dict[str, tuple[int, str]] = {}
@@ -142,16 +149,11 @@ def published(
         last = conversation.events[-1]
         place = f"{last.record.topic}/{last.record.partition}"
         ended[place] = max(ended.get(place, (-1, "")), (last.record.offset, last.event_id))
-    return ModelPublished(
-        event_id=event_id,
-        conversation_id="mad.models",
-        sender=SENDER,
-        occurred_at=occurred_at,
-        time_source="synthetic",
-        idempotency_key=f"{COMPONENT}/{version}/{digest}",
-        component=COMPONENT,
-        version=version,
-        parameters_sha256=digest,
+    return model_event(
+        COMPONENT,
+        f"first-{len(seen)}",
+        text,
+        code_version,
         parameters=text if inline else None,
         parameters_uri=None if inline else f"sha256:{digest}",
         trained_on={place: event for place, (_, event) in sorted(ended.items())},
@@ -160,7 +162,28 @@ def published(
             "conversations_learned": float(len(learned_from(seen))),
             "conversations_judged": float(sum(one.result is not None for one in seen)),
         },
+    )
+
+
+def model_event(
+    component: str, version: str, text: str, code_version: str, **more: Any
+) -> ModelPublished:
+    """Return the event of a model of history; its id, time and key come from what it is."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    of = more.get("mad") or ""
+    event_id, occurred_at = content_id_and_time("ModelPublished", component, of, version, text)
+    return ModelPublished(
+        event_id=event_id,
+        conversation_id="mad.models",
+        sender=SENDER,
+        occurred_at=occurred_at,
+        time_source="synthetic",
+        idempotency_key="/".join(filter(None, (component, of, version, digest))),
+        component=component,
+        version=version,
+        parameters_sha256=digest,
         code_version=code_version,
+        **more,
     )
 
 

@@ -1,13 +1,12 @@
 """Processes mined from the conversations that ended well, one for each agent, as events."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 
 from madlog.processors.lppm.mining import mine
 from madlog.processors.retrospect.conversation import Conversation
-from madlog.processors.retrospect.models import SENDER, learned_from
-from madlog.schemas import ModelPublished, content_id_and_time
+from madlog.processors.retrospect.models import learned_from, model_event
+from madlog.schemas import ModelPublished
 
 __all__ = ("PROCESS", "mined")
 
@@ -27,22 +26,16 @@ def mined(seen: Sequence[Conversation], code_version: str) -> list[ModelPublishe
         text = json.dumps(
             process.to_document(), sort_keys=True, separators=(",", ":"), allow_nan=False
         )
-        event_id, occurred_at = content_id_and_time("ModelPublished", PROCESS, agent, text)
+        support = {"conversations": float(len(process.conversations))}
         found.append(
-            ModelPublished(
-                event_id=event_id,
-                conversation_id="mad.models",
-                sender=SENDER,
-                occurred_at=occurred_at,
-                time_source="synthetic",
-                idempotency_key=f"{PROCESS}/{agent}/{process.version}",
-                component=PROCESS,
+            model_event(
+                PROCESS,
+                process.version,
+                text,
+                code_version,
                 mad=agent,
-                version=process.version,
-                parameters_sha256=hashlib.sha256(text.encode()).hexdigest(),
                 parameters=text,
-                metrics={"conversations": float(len(process.conversations))},
-                code_version=code_version,
+                metrics=support,
             )
         )
     return found

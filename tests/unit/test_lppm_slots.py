@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tests.unit.talks import cases
 
 from madlog.processors.errors import InvalidModel
-from madlog.processors.lppm._values import canonical, dates, flattened, is_shape, shapes, tokens
 from madlog.processors.lppm.cases import Act, Answer, Case
 from madlog.processors.lppm.slots import Rule, SlotRules
+from madlog.processors.lppm.values import canonical, dates, flattened, is_shape, shapes, tokens
 
 
 def _human(text: str) -> Act:

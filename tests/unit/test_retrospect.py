@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -16,11 +17,14 @@ from tests.unit.history import history
 from madlog.analytics.processes import newest_process
 from madlog.analytics.questions import ask
 from madlog.processors.errors import InvalidModel
-from madlog.processors.lppm._values import canonical
+from madlog.processors.lppm.cases import Act
+from madlog.processors.lppm.values import canonical
 from madlog.processors.retrospect import Retrospection, TierModels, rounds
+from madlog.processors.retrospect.conversation import Done
+from madlog.processors.retrospect.deciding import _same_arguments
 from madlog.processors.retrospect.job import Retrospector, Settled
 from madlog.processors.retrospect.models import model_text
-from madlog.schemas import Event, new_event_id
+from madlog.schemas import Decision, Event, new_event_id
 from madlog.topics import EventLog, Receipt
 from madlog.topics.memory import MemoryLog
 
@@ -203,6 +207,34 @@ def test_python_hash_seeds_change_no_byte() -> None:
         assert ran.returncode == 0, ran.stderr
         printed.add(ran.stdout)
     assert len(printed) == 1
+
+
+async def test_where_nobody_had_to_decide_no_model_is_learned_for_it_again_and_again() -> None:
+    told = history(45)
+    # The last one holds only who is there, so no decision will ever be on the log for it.
+    log = await log_of(*told[:44], told[44][:2])
+    await Retrospector(log, settings()).run()
+    assert len(await decisions(log)) == 44
+    assert await Retrospector(log, settings()).run() == Settled()
+
+
+async def test_an_action_without_its_arguments_is_wrong_unless_the_command_brought_them() -> None:
+    log = await log_of(*history(2))
+    await Retrospector(log, settings()).run()
+    async for events in log.read_topics(["mad.decisions"]):
+        first = events[0].event
+        assert isinstance(first, Decision)
+        made = first.model_copy(update={"route": "action:get_order"})
+        act = Act("agent", False, "action:get_order", made.event_id, arguments={"order": "1"})
+        done = Done(act, "action:get_order")
+        assert not _same_arguments(made, done)
+        assert _same_arguments(made, Done(replace(act, arguments={}), done.route))
+        named = made.model_copy(update={"features": {"verb": "get_order"}})
+        assert _same_arguments(named, done)
+        filled = made.model_copy(update={"arguments": '{"order":"1"}'})
+        assert _same_arguments(filled, done)
+        assert not _same_arguments(filled, Done(replace(act, arguments={"order": "2"}), done.route))
+        break
 
 
 async def test_a_promise_that_cannot_be_kept_settles_nothing() -> None:
