@@ -95,6 +95,11 @@ def _time(us: int) -> int | None:
     return us if _TIME_MIN_US <= us <= _TIME_MAX_US else None
 
 
+def _time_of(event: LogEvent, name: str) -> int | None:
+    us = event.fields.get(name)
+    return None if us is None else _time(us)
+
+
 def _payload(event: LogEvent) -> str | None:
     return _json({key: val for key, val in event.fields.items() if key not in _ENVELOPE})
 
@@ -211,6 +216,28 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _json_field("metrics"),
         _json_field("hyper_parameters"),
         _field("code_version"),
+    ),
+    "ProcessStep": (
+        _field("instance_id"),
+        _field("mad"),
+        _field("process"),
+        _field("state"),
+        _field("step", pa.int64()),
+        _field("action"),
+        _field("arguments"),
+        _field("decision_id"),
+        _column("deadline", _TIME, lambda event: _time_of(event, "deadline")),
+        _field("reason"),
+    ),
+    "Control": (
+        _field("target"),
+        _field("command"),
+        _field("tier"),
+        _field("value"),
+        _field("name"),
+        _field("about_id"),
+        _column("expires_at", _TIME, lambda event: _time_of(event, "expires_at")),
+        _field("reason"),
     ),
     "SchemaRegistered": (
         _field("subject_name"),

@@ -78,7 +78,6 @@ VIEWS: dict[str, View] = {
             "CASE tier WHEN 'dtr' THEN 'tree' WHEN 'lppm' THEN 'process' "
             "WHEN 'imperator' THEN 'llm' END AS settled_by, "
             "route, confidence, max_error, audited, propensity, model_id, model_version, "
-            ""
             "features::JSON AS features, candidates::JSON AS candidates, reason, duration_us, "
             "arguments, escalation",
         ),
@@ -94,6 +93,17 @@ VIEWS: dict[str, View] = {
             "component, mad, version, parameters_sha256, parameters, parameters_uri, "
             "trained_on::JSON AS trained_on, metrics::JSON AS metrics, "
             "hyper_parameters::JSON AS hyper_parameters, code_version",
+        ),
+        _of(
+            "process_steps",
+            "ProcessStep",
+            "instance_id, mad, process, state, step, action, arguments, decision_id, deadline, "
+            "reason",
+        ),
+        _of(
+            "control",
+            "Control",
+            "target, command, tier, value, name, about_id, expires_at, reason",
         ),
         _of(
             "dead_letters",

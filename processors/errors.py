@@ -16,6 +16,7 @@ from typing import ClassVar
 from madlog.schemas import MadlogError
 
 __all__ = (
+    "InvalidControl",
     "InvalidFeatures",
     "InvalidModel",
     "NoModel",
@@ -30,6 +31,10 @@ __all__ = (
 
 class ProcessorError(MadlogError):
     """A processor could not do its part."""
+
+
+class InvalidControl(ProcessorError, ValueError):
+    """A Control event says what no processor can follow."""
 
 
 class InvalidFeatures(ProcessorError, TypeError):

@@ -12,6 +12,7 @@ __all__ = (
     "EVENT_KINDS",
     "NAME_PATTERN",
     "Candidate",
+    "Control",
     "ConversationChanged",
     "DeadLetter",
     "Decision",
@@ -21,10 +22,12 @@ __all__ = (
     "ModelPublished",
     "Outcome",
     "Part",
+    "ProcessStep",
     "SchemaRegistered",
     "Sender",
     "SenderKind",
     "Source",
+    "TimerFired",
     "ToolCall",
     "ToolResult",
     "Turn",
@@ -240,6 +243,60 @@ class ModelPublished(Event):
     code_version: str | None = None
 
 
+class ProcessStep(Event):
+    """One move of a process instance: a conversation is conducted through a learned process."""
+
+    kind: ClassVar[str] = "ProcessStep"
+
+    # Derived from the turn that started it; one instance per conversation and process.
+    instance_id: EventId
+    mad: Name
+    process: str
+    # started, step, done, blocked, resumed, paused, timed-out, compensated, completed, escalated.
+    state: Name
+    # The number of the step from 0, None where the move is the instance's own.
+    step: Long | None = None
+    action: str | None = None
+    # JSON text.
+    arguments: Text | None = None
+    decision_id: EventId | None = None
+    # When the step's time is up, in µs since 1970.
+    deadline: Long | None = None
+    reason: Text | None = None
+
+
+class Control(Event):
+    """What people, or the rules they set, tell the processors: it overrules all that is learned."""
+
+    kind: ClassVar[str] = "Control"
+
+    # An agent's name, a model's component, or `all`.
+    target: Annotated[str, Field(min_length=1, max_length=256)]
+    # stop, start, override, flag, budget, rollout, ask, approve, refuse, expire.
+    command: Name
+    # Of which tier, where the command is about one.
+    tier: Literal["dtr", "lppm", "imperator"] | None = None
+    # An override's route; where a roll-out stands: shadow, 10, 50, 100, back.
+    value: Text | None = None
+    # The flag's or budget's name.
+    name: str | None = None
+    # What is rolled out; what waits for an approval.
+    about_id: EventId | None = None
+    # When it ends by itself, in µs since 1970.
+    expires_at: Long | None = None
+    reason: Text | None = None
+
+
+class TimerFired(Event):
+    """A time that something was to happen by has passed."""
+
+    kind: ClassVar[str] = "TimerFired"
+
+    # What waited: the event_id of a ProcessStep, or of a Control that asked.
+    about_id: EventId
+    deadline: Long
+
+
 class Delivery(Event):
     """A turn's bytes for one recipient, with the decision that sent it there."""
 
@@ -290,6 +347,9 @@ EVENT_KINDS: dict[str, type[Event]] = {
         LlmCall,
         Outcome,
         ModelPublished,
+        ProcessStep,
+        Control,
+        TimerFired,
         Delivery,
         SchemaRegistered,
         DeadLetter,

@@ -55,14 +55,15 @@ CATALOG: dict[str, Topic] = {
         Topic(
             "mad.conversations",
             "conversation_id",
-            ("Turn", "ConversationChanged", "ToolCall", "ToolResult"),
+            ("Turn", "ConversationChanged", "ToolCall", "ToolResult", "TimerFired"),
         ),
         Topic("mad.decisions", "conversation_id", ("Decision",)),
         Topic("mad.llm", "conversation_id", ("LlmCall",)),
+        Topic("mad.processes", "conversation_id", ("ProcessStep",)),
         Topic("mad.outcomes", "mad", ("Outcome",)),
         Topic("mad.models", "component", ("ModelPublished",), partitions=1),
         Topic("mad.schemas", "subject_name", ("SchemaRegistered",), partitions=1),
-        Topic("mad.control", "target", (), partitions=1),
+        Topic("mad.control", "target", ("Control",), partitions=1),
         Topic("mad.dead-letters", "topic", ("DeadLetter",)),
     )
 }

@@ -14,6 +14,7 @@ from madlog.analytics.replay import Difference, Progress, first_difference, rebu
 from madlog.analytics.snapshots import load, store
 from madlog.processors import Engine, Router, retry_letters
 from madlog.schemas import (
+    EVENT_KINDS,
     ConversationChanged,
     Decision,
     Event,
@@ -156,7 +157,7 @@ async def test_the_projections_hold_what_the_log_says(tmp_path: Path) -> None:
     assert found["conversations"] == {"c1": [4, 2, 2, 1, 0, 12000]}
     assert found["participants"] == {"c1": {"bot": "mad"}}
     assert found["tiers"] == {"live/bot/dtr": 2}
-    assert sum(count for count, _ in found["contents"].values()) == 13 + 11
+    assert sum(count for count, _ in found["contents"].values()) == 13 + len(EVENT_KINDS)
 
 
 @pytest.mark.parametrize(
@@ -245,7 +246,7 @@ async def test_progress_says_how_far_and_where(tmp_path: Path) -> None:
     report = await rebuild(await log_of(50), tmp_path, progress=seen.append)
     assert seen[-1].percent == 100.0
     assert [now.events for now in seen] == sorted(now.events for now in seen)
-    assert seen[-1].events == seen[-1].total == report.events == 50 + 11
+    assert seen[-1].events == seen[-1].total == report.events == 50 + len(EVENT_KINDS)
     assert "@" in seen[0].position
     assert seen[-1].events_per_s > 0
 
