@@ -15,9 +15,8 @@ from madlog.processors.dtr.tree import Tree
 from madlog.processors.errors import InvalidModel, ProcessorError
 from madlog.processors.ports import Registry
 from madlog.processors.retrospect import COMPONENT, Conversation, TierModels, decide
-from madlog.processors.retrospect.deciding import Published
-from madlog.processors.retrospect.models import model_text
 from madlog.processors.router import CONTROL_KEY, Decides, Router
+from madlog.processors.tiers import Published, model_text
 from madlog.schemas import Decision, Event
 from madlog.topics import EventLog, LogEvent
 from madlog.topics.errors import LogError

@@ -21,12 +21,12 @@ from madlog.processors.dtr.tree import ACTION_PREFIX, IMPERATOR, PROCESS, VERB_R
 from madlog.processors.errors import InvalidModel, NoModel
 from madlog.processors.ports import Agent, Registry
 from madlog.processors.step import State
+from madlog.processors.tiers import MODEL_KEY
 from madlog.schemas import Candidate, Decision, Delivery, Event, Sender, derived_event_id
 from madlog.topics import LogEvent
 
 __all__ = ("CONTROL_KEY", "MODEL_KEY", "Decides", "Router", "is_imported")
 
-MODEL_KEY = "@model"
 CONTROL_KEY = "@control"
 _MODELS, _CONTROL = "mad.models", "mad.control"
 _NO_AUDIT = {"propensity": 1.0, "audited": False}

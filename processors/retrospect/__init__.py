@@ -3,8 +3,9 @@
 from madlog.processors.retrospect.conversation import Conversation, conversations_of
 from madlog.processors.retrospect.deciding import decide
 from madlog.processors.retrospect.job import Retrospection, Retrospector, Settled
-from madlog.processors.retrospect.models import COMPONENT, TierModels, train
+from madlog.processors.retrospect.models import COMPONENT, train
 from madlog.processors.retrospect.rounds import rounds
+from madlog.processors.tiers import TierModels
 
 __all__ = (
     "COMPONENT",

@@ -5,36 +5,19 @@ gone to the language model. The record is the judge: right is the route that the
 with the same arguments.
 """
 
-from dataclasses import dataclass
-from typing import Any
-
 from madlog.processors.dtr.tree import ACTION_PREFIX
 from madlog.processors.lppm.values import canonical
 from madlog.processors.retrospect.conversation import Conversation, Done, Trigger
-from madlog.processors.retrospect.models import SENDER, TierModels
+from madlog.processors.retrospect.models import SENDER
 from madlog.processors.retrospect.proposing import proposals
-from madlog.processors.router import MODEL_KEY, Router
+from madlog.processors.router import Router
+from madlog.processors.tiers import Published, TierModels
 from madlog.schemas import Candidate, Decision, Outcome, derived_event_id
 
-__all__ = ("RECORD", "Published", "decide")
+__all__ = ("RECORD", "decide")
 
 # Who judges: what the agent did then, as the log has it.
 RECORD = "record"
-
-
-@dataclass(frozen=True, eq=False)
-class Published:
-    """A round's models and the event that published them."""
-
-    event_id: str
-    version: str
-    models: TierModels
-
-    @property
-    def state(self) -> dict[str, Any]:
-        """The shared state of a router that decides by this tree."""
-        tree = self.models.tree.text
-        return {MODEL_KEY: {"event_id": self.event_id, "version": self.version, "parameters": tree}}
 
 
 def decide(

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 from madlog.processors.dtr.seed_model import seed_model
 from madlog.processors.retrospect.conversation import Conversation, conversations_of
-from madlog.processors.retrospect.deciding import RECORD, Published, decide
-from madlog.processors.retrospect.models import TierModels, published, train
+from madlog.processors.retrospect.deciding import RECORD, decide
+from madlog.processors.retrospect.models import published, train
 from madlog.processors.retrospect.processes import mined
 from madlog.processors.retrospect.proposing import proposals
 from madlog.processors.retrospect.rounds import rounds
 from madlog.processors.router import Decides, Router, is_imported
+from madlog.processors.tiers import Published, TierModels
 from madlog.schemas import Decision, Event
 from madlog.topics import EventLog, LogEvent, Vector
 from madlog.topics.errors import IdempotencyConflict

@@ -8,73 +8,33 @@ round publishes is of the component `retrospective`, which no live router takes 
 import hashlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from madlog.processors.dtr.learner import Learner
 from madlog.processors.dtr.seed_model import seed_tree
 from madlog.processors.dtr.tree import PROCESS, Tree
-from madlog.processors.errors import InvalidModel
 from madlog.processors.lppm.next_step import NextStep
 from madlog.processors.retrospect.conversation import Conversation, Done
 from madlog.processors.retrospect.proposing import proposals
-from madlog.processors.router import MODEL_KEY, Router
+from madlog.processors.router import Router
+from madlog.processors.tiers import MODEL_KEY, TierModels
 from madlog.schemas import ModelPublished, Sender, content_id_and_time
 
 __all__ = (
     "COMPONENT",
     "SENDER",
-    "TierModels",
     "learned_from",
     "model_event",
-    "model_text",
     "published",
     "train",
 )
 
 COMPONENT = "retrospective"
 SENDER = Sender(name="retrospect", kind="system")
-_FORMAT = "tiers-1"
 # A larger one is stored as a blob: a record has room for it and for its envelope.
 _INLINE_MAX = 256 << 10
 # Older ones teach little that these do not, and a fit over all would take ever longer.
 _LEARNED_MAX = 300
-
-
-@dataclass(frozen=True, eq=False)
-class TierModels:
-    """What one round decides by; `steps` is None before there was anything to learn from."""
-
-    tree: Tree
-    steps: NextStep | None
-
-    @classmethod
-    def seed(cls) -> "TierModels":
-        """Return what there is before anything was learned."""
-        return cls(seed_tree(), None)
-
-    @classmethod
-    def parse(cls, text: str) -> "TierModels":
-        """Read and check a model file; raises InvalidModel."""
-        try:
-            document = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise InvalidModel(f"the model is not JSON: {error}") from error
-        if not isinstance(document, dict) or document.keys() != {"format", "dtr", "lppm"}:
-            raise InvalidModel("the model must be an object with exactly dtr, format, lppm")
-        if document["format"] != _FORMAT:
-            raise InvalidModel(f"the model's format is {document['format']!r}, not {_FORMAT!r}")
-        steps = document["lppm"]
-        return cls(
-            Tree.from_document(document["dtr"]),
-            None if steps is None else NextStep.from_document(steps),
-        )
-
-    def text(self) -> str:
-        """Return the canonical JSON."""
-        steps = None if self.steps is None else self.steps.to_document()
-        document = {"format": _FORMAT, "dtr": json.loads(self.tree.text), "lppm": steps}
-        return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def train(seen: Sequence[Conversation], router: Router) -> TierModels:
@@ -185,17 +145,3 @@ def model_event(
         code_version=code_version,
         **more,
     )
-
-
-def model_text(fields: Any, get_blob: Callable[[str], bytes]) -> str:
-    """Return a published model's parameters, checked against their hash; raises InvalidModel."""
-    text = fields["parameters"]
-    if text is None:
-        text = get_blob(fields["parameters_sha256"]).decode()
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if digest != fields["parameters_sha256"]:
-        raise InvalidModel(
-            f"model {fields['event_id']} has parameters of hash {digest[:12]}…, and says "
-            f"{fields['parameters_sha256'][:12]}…: it is damaged, or was changed"
-        )
-    return str(text)

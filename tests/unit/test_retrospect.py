@@ -23,7 +23,7 @@ from madlog.processors.retrospect import Retrospection, TierModels, rounds
 from madlog.processors.retrospect.conversation import Done
 from madlog.processors.retrospect.deciding import _same_arguments
 from madlog.processors.retrospect.job import Retrospector, Settled
-from madlog.processors.retrospect.models import model_text
+from madlog.processors.tiers import model_text
 from madlog.schemas import Decision, Event, new_event_id
 from madlog.topics import EventLog, Receipt
 from madlog.topics.memory import MemoryLog
