@@ -172,15 +172,21 @@ class _Again:
     ) -> Iterator[Decision]:
         """Decide a conversation in retrospect as it was, by each model that decided of it."""
         conversation = Conversation(name, tuple(events))
-        for model_id in dict.fromkeys(one.fields["model_id"] for one in recorded):
+        # What was added to it later may have been decided under another promise or audited share.
+        asked: dict[tuple[str, float], list[LogEvent]] = {}
+        for one in recorded:
+            key = one.fields["model_id"], one.fields["max_error"]
+            asked.setdefault(key, []).append(one)
+        for (model_id, max_error), mine in asked.items():
             model = self._model(model_id)
             if model is None:
                 continue
-            mine = [one for one in recorded if one.fields["model_id"] == model_id]
-            router, max_error = self._router("all", mine), mine[0].fields["max_error"]
-            for output in decide(conversation, router, model, max_error):
-                if isinstance(output, Decision):
-                    yield output
+            for together in _audited_alike(mine):
+                ids = {one.event_id for one in together}
+                router = self._router("all", together)
+                for output in decide(conversation, router, model, max_error):
+                    if isinstance(output, Decision) and output.event_id in ids:
+                        yield output
 
     def _router(self, decides: Decides, recorded: Sequence[LogEvent]) -> Router:
         max_error = recorded[0].fields["max_error"]
@@ -202,6 +208,20 @@ class _Again:
             except (ProcessorError, LogError) as error:
                 self.failed[model_id] = str(error)
         return self._published.get(model_id)
+
+
+def _audited_alike(recorded: Sequence[LogEvent]) -> Iterator[list[LogEvent]]:
+    """Group decisions by the audited share that they were made under, which cheap tiers name."""
+    cheap: dict[float, list[LogEvent]] = {}
+    rest = []
+    for one in recorded:
+        if one.fields["tier"] == "imperator":
+            rest.append(one)
+        else:
+            cheap.setdefault(one.fields["propensity"], []).append(one)
+    groups = list(cheap.values()) or [[]]
+    groups[0] += rest
+    yield from groups
 
 
 def _read(

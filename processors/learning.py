@@ -21,6 +21,7 @@ class Learned:
 
     outcomes: int = 0
     retrospective_conversations: int = 0
+    retrospective_continued: int = 0
     retrospective_decisions: int = 0
     models: int = 0
 
@@ -52,6 +53,7 @@ class Learning:
         if self._retrospector is not None:
             added = await self._retrospector.run(settled)
             learned.retrospective_conversations += added.conversations
+            learned.retrospective_continued += added.continued
             learned.retrospective_decisions += added.decisions
             learned.models += added.models
             # What was decided now is judged now, or a second run would find more to do.

@@ -245,9 +245,11 @@ def open_learning(
     )
     retrospection = None
     if decides is not None and (only is None or "retrospect" in only):
+        blobs = open_blobs(url, settings)
         retrospection = Retrospection(
             __version__,
-            open_blobs(url, settings).put,
+            blobs.put,
+            get_blob=blobs.get,
             max_error=settings.max_error,
             audit_rate=settings.audit_rate,
             decides=decides,

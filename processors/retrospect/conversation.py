@@ -68,13 +68,13 @@ class Conversation:
         return {act.event_id: at for at, act in enumerate(self.case.acts)}
 
     @cached_property
-    def _answered(self) -> dict[str, int]:
-        """Where in the conversation the answer to each call stands."""
-        return {
-            event.fields["call_id"]: at
-            for at, event in enumerate(self.events)
-            if event.kind == "ToolResult" and event.fields["call_id"]
-        }
+    def _answered(self) -> dict[str, list[int]]:
+        """Where in the conversation the answers to each call stand: one may come twice."""
+        found: dict[str, list[int]] = {}
+        for at, event in enumerate(self.events):
+            if event.kind == "ToolResult" and event.fields["call_id"]:
+                found.setdefault(event.fields["call_id"], []).append(at)
+        return found
 
     def caller(self, result: LogEvent) -> str | None:
         """Return who made the call that a result answers, None where the call is not there."""
@@ -113,8 +113,21 @@ class Conversation:
 
     def _then(self, act: Act, number: int) -> Act:
         """Return an act as it was known at event `number`: an answer may have come later."""
-        late = act.answer is not None and self._answered.get(act.event_id, -1) > number
-        return replace(act, answer=None, took_us=None) if late else act
+        answered = self._answered.get(act.event_id)
+        if act.answer is None or answered is None or answered[-1] <= number:
+            return act
+        known = [at for at in answered if at <= number]
+        if not known:
+            return replace(act, answer=None, took_us=None)
+        (before,) = cases_of(
+            (event.kind, event.fields)
+            for event in (*self._call(act.event_id), self.events[known[-1]])
+        )
+        answer = before.acts[0]
+        return replace(act, answer=answer.answer, took_us=answer.took_us)
+
+    def _call(self, event_id: str) -> list[LogEvent]:
+        return [event for event in self.events if event.event_id == event_id]
 
 
 def _marks(turn: LogEvent) -> TurnMarks:

@@ -5,6 +5,9 @@ gone to the language model. The record is the judge: right is the route that the
 with the same arguments.
 """
 
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
+
 from madlog.processors.dtr.tree import ACTION_PREFIX
 from madlog.processors.lppm.values import canonical
 from madlog.processors.retrospect.conversation import Conversation, Done, Trigger
@@ -21,11 +24,26 @@ RECORD = "record"
 
 
 def decide(
-    conversation: Conversation, router: Router, by: Published, max_error: float
+    conversation: Conversation,
+    router: Router,
+    by: Published,
+    max_error: float,
+    *,
+    decided: Collection[str] = (),
+    unjudged: Mapping[str, Decision] = MappingProxyType({}),
 ) -> list[Decision | Outcome]:
-    """Return the Decisions on a conversation, each of a cheap tier followed by its Outcome."""
+    """Return the Decisions on a conversation, each of a cheap tier followed by its Outcome.
+
+    What was `decided` (by its id) is not decided again; of what is `unjudged` the Outcome alone is
+    returned, where the log now holds what the agent did.
+    """
     outputs: list[Decision | Outcome] = []
     for proposed, trigger in proposals(conversation, router, by.state):
+        if proposed.event_id in decided:
+            earlier = unjudged.get(proposed.event_id)
+            if earlier is not None and trigger.done is not None:
+                outputs.append(_judged(earlier, trigger))
+            continue
         decision = _settled(proposed, trigger, by.models, max_error)
         if decision.tier != proposed.tier:
             decision = decision.model_copy(update=router.audit(decision.turn_id))

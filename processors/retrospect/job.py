@@ -1,26 +1,32 @@
 """Decides the conversations of a log in retrospect: reads, learns round by round, appends.
 
 Ids, keys and rounds come from the log alone, so after a crash the rest is done as it would have
-been. What was decided before stays: conversations that come later follow in their own order.
+been. What was decided before stays: conversations that come later follow in their own order, and
+what is added to a decided conversation is decided by the model that decided its beginning. So no
+model decides of what it saw, and each decision comes out of the log again.
 """
 
 import asyncio
+import logging
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from madlog.processors.dtr.seed_model import seed_model
-from madlog.processors.retrospect.conversation import Conversation, conversations_of
-from madlog.processors.retrospect.deciding import RECORD, decide
-from madlog.processors.retrospect.models import published, train
+from madlog.processors.errors import InvalidModel, ProcessorError
+from madlog.processors.retrospect.conversation import Conversation
+from madlog.processors.retrospect.deciding import decide
+from madlog.processors.retrospect.models import COMPONENT, published, train
+from madlog.processors.retrospect.past import Decided, Past
 from madlog.processors.retrospect.processes import mined
 from madlog.processors.retrospect.proposing import proposals
 from madlog.processors.retrospect.rounds import rounds
-from madlog.processors.router import Decides, Router, is_imported
-from madlog.processors.tiers import Published, TierModels
-from madlog.schemas import Decision, Event
-from madlog.topics import EventLog, LogEvent, Vector
-from madlog.topics.errors import IdempotencyConflict
+from madlog.processors.router import Decides, Router
+from madlog.processors.tiers import Published, TierModels, model_text
+from madlog.schemas import Decision, Outcome
+from madlog.topics import EventLog, Vector
+from madlog.topics.errors import BlobMissing, IdempotencyConflict, LogError
 from madlog.topics.log import OnDamage, log_damage
 
 __all__ = ("Retrospection", "Retrospector", "Settled")
@@ -28,70 +34,37 @@ __all__ = ("Retrospection", "Retrospector", "Settled")
 _TOPICS = ("mad.conversations", "mad.decisions", "mad.outcomes")
 _BATCH_EVENTS_MAX = 500
 _ATTEMPTS_MAX = 20
+# Models read from the log that are kept for what is added next.
+_MODELS_KEPT = 4
 
 
 @dataclass(slots=True)
 class Settled:
-    """How many conversations and decisions were added, and by how many new models."""
+    """How many conversations and decisions were added, and by how many new models.
+
+    `continued` counts the conversations that had been decided and had more added since.
+    """
 
     conversations: int = 0
+    continued: int = 0
     decisions: int = 0
     models: int = 0
 
 
+def _no_blobs(sha256: str) -> bytes:
+    raise BlobMissing(f"there is no store of blobs to read {sha256[:12]}… from")
+
+
 @dataclass(frozen=True)
 class Retrospection:
-    """What is decided in retrospect and how; `put_blob` stores a model that is large."""
+    """What is decided in retrospect and how; large models go by `put_blob` and `get_blob`."""
 
     code_version: str
     put_blob: Callable[[bytes], str]
     max_error: float = 0.05
     audit_rate: float = 0.02
     decides: Decides = "imported"
-
-
-class _Past:
-    """What a log holds: conversations, how they ended, which were decided in retrospect."""
-
-    def __init__(self, decides: Decides) -> None:
-        self._decides = decides
-        self._events: dict[str, list[LogEvent]] = {}
-        self._results: dict[str, str] = {}
-        self._verdicts: dict[str, dict[str, str]] = defaultdict(dict)
-        self.decided: set[str] = set()
-
-    def fold(self, event: LogEvent) -> None:
-        fields = event.fields
-        name = fields["conversation_id"]
-        if event.kind == "Outcome":
-            if fields["about"] == "conversation":
-                self._results[fields["about_id"]] = fields["result"]
-            elif fields["judged_by"] != RECORD and "withdrawn" not in fields["extra"]:
-                self._verdicts[name][fields["about_id"]] = fields["result"]
-        elif event.kind == "Decision":
-            if fields["mode"] == "retrospective":
-                self.decided.add(name)
-        # Of a conversation that is lived here nothing is kept where it is not decided.
-        elif name in self._events or self._decides == "all" or is_imported(fields):
-            self._events.setdefault(name, []).append(event)
-
-    def undecided(self) -> bool:
-        """Tell whether there is anything to do."""
-        return not self._events.keys() <= self.decided
-
-    def conversations(self) -> list[Conversation]:
-        """Return the conversations to decide, those decided before first."""
-        made = conversations_of(self._events, self._ended())
-        return sorted(made, key=lambda one: one.conversation_id not in self.decided)
-
-    def _ended(self) -> dict[str, str]:
-        """Return how each conversation ended: as was said of it, else as its decisions did."""
-        by_decisions = {
-            name: "failure" if "failure" in found.values() else "success"
-            for name, found in self._verdicts.items()
-            if "failure" in found.values() or "success" in found.values()
-        }
-        return {**by_decisions, **self._results}
+    get_blob: Callable[[str], bytes] = _no_blobs
 
 
 def _silent(now: Settled) -> None:
@@ -107,8 +80,9 @@ class Retrospector:
     def __init__(self, log: EventLog, settings: Retrospection) -> None:
         self._log = log
         self._settings = settings
-        self._past = _Past(settings.decides)
+        self._past = Past(settings.decides)
         self._read = Vector()
+        self._models: dict[str, Published] = {}
         self._router = Router(
             max_error=settings.max_error, audit_rate=settings.audit_rate, decides=settings.decides
         )
@@ -142,28 +116,57 @@ class Retrospector:
             for event in events:
                 self._past.fold(event)
         self._read = end
+        await self._continue(report, progress)
         if not self._past.undecided():
             return
         conversations = self._past.conversations()
         first = seed_model()
         await self._log.append([first])
-        by = Published(first.event_id, first.version, TierModels.seed())
+        by = _SEED
         for start, stop in rounds(len(conversations)):
-            new = [
-                one
-                for one in conversations[start:stop]
-                if one.conversation_id not in self._past.decided
-            ]
+            new = [one for one in conversations[start:stop] if self._past.new(one)]
             if not any(next(proposals(one, self._router, by.state), None) for one in new):
                 # Nobody had to decide anything there, so there is nothing to learn a model for.
-                self._past.decided.update(one.conversation_id for one in new)
+                self._past.passed(one.conversation_id for one in new)
                 continue
             if start:
                 by = await self._learned(conversations[:start], report)
-            await self._decide(new, by, report, progress)
+            await self._decide([(one, None) for one in new], by, report, progress)
         processes = await asyncio.to_thread(mined, conversations, self._settings.code_version)
         if processes:
             await self._log.append(processes)
+
+    async def _continue(self, report: Settled, progress: Callable[[Settled], None]) -> None:
+        """Decide what was added to conversations after they were decided."""
+        by_model: dict[str, list[tuple[Conversation, Decided]]] = defaultdict(list)
+        for conversation, decided in self._past.continued():
+            by_model[decided.model_id].append((conversation, decided))
+        if by_model:
+            await self._read_models(by_model)
+        for model_id, continued in by_model.items():
+            await self._decide(continued, self._models.get(model_id, _SEED), report, progress)
+
+    async def _read_models(self, wanted: Iterable[str]) -> None:
+        """Read models from the log, but for those that are known and those that cannot be read."""
+        missing = set(wanted) - self._models.keys() - {_SEED.event_id}
+        if not missing:
+            return
+        found: dict[str, Mapping[str, Any]] = {}
+        async for events in self._log.read_topics(["mad.models"]):
+            found |= {event.event_id: event.fields for event in events if event.event_id in missing}
+        self._models = dict(list(self._models.items())[-_MODELS_KEPT:])
+        for model_id in sorted(missing):
+            try:
+                model = _model(model_id, found.get(model_id), self._settings.get_blob)
+            except (ProcessorError, LogError) as error:
+                logging.getLogger("madlog").warning(
+                    "model %s cannot be read, so what was added to the conversations that it "
+                    "decided is decided by the first tree: %s",
+                    model_id,
+                    error,
+                )
+                continue
+            self._models[model_id] = model
 
     async def _learned(self, seen: Sequence[Conversation], report: Settled) -> Published:
         # In a thread, because a fit takes seconds and leases must be renewed meanwhile.
@@ -176,22 +179,52 @@ class Retrospector:
 
     async def _decide(
         self,
-        conversations: Sequence[Conversation],
+        conversations: Sequence[tuple[Conversation, Decided | None]],
         by: Published,
         report: Settled,
         progress: Callable[[Settled], None],
     ) -> None:
-        waiting: list[Event] = []
+        """Decide conversations, each with what was decided of it before."""
+        waiting: list[Decision | Outcome] = []
         names: list[str] = []
-        for conversation in conversations:
-            outputs = decide(conversation, self._router, by, self._settings.max_error)
+        new = continued = 0
+        for number, (conversation, before) in enumerate(conversations, 1):
+            known = before or _NOTHING
+            outputs = decide(
+                conversation,
+                self._router,
+                by,
+                self._settings.max_error,
+                decided=known.decisions,
+                unjudged=known.unjudged,
+            )
             waiting += outputs
             names.append(conversation.conversation_id)
+            new += before is None
+            continued += before is not None and bool(outputs)
             # A conversation's decisions are on the log all or none: none is left half decided.
-            if len(waiting) >= _BATCH_EVENTS_MAX or conversation is conversations[-1]:
-                await self._log.transact(waiting)
-                report.conversations += len(names)
+            if len(waiting) >= _BATCH_EVENTS_MAX or number == len(conversations):
+                if waiting:
+                    await self._log.transact(waiting)
+                report.conversations += new
+                report.continued += continued
                 report.decisions += sum(isinstance(output, Decision) for output in waiting)
-                self._past.decided.update(names)
-                waiting, names = [], []
+                self._past.add(waiting)
+                self._past.passed(names)
+                waiting, names, new, continued = [], [], 0, 0
                 progress(report)
+
+
+def _model(
+    model_id: str, fields: Mapping[str, Any] | None, get_blob: Callable[[str], bytes]
+) -> Published:
+    if fields is None:
+        raise InvalidModel("the log does not hold it")
+    if fields["component"] != COMPONENT:
+        raise InvalidModel(f"it is a {fields['component']!r}, which decides nothing in retrospect")
+    return Published(model_id, fields["version"], TierModels.parse(model_text(fields, get_blob)))
+
+
+_FIRST = seed_model()
+_SEED = Published(_FIRST.event_id, _FIRST.version, TierModels.seed())
+_NOTHING = Decided("")

@@ -41,7 +41,7 @@ def settings(blobs: dict[str, bytes] | None = None, **more: Any) -> Retrospectio
         store[name] = content
         return name
 
-    return Retrospection("test", put, **more)
+    return Retrospection("test", put, **{"get_blob": store.__getitem__, **more})
 
 
 async def log_of(*conversations: Sequence[Event]) -> EventLog:
