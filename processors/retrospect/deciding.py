@@ -17,7 +17,7 @@ from madlog.processors.router import Router
 from madlog.processors.tiers import Published, TierModels
 from madlog.schemas import Candidate, Decision, Outcome, derived_event_id
 
-__all__ = ("RECORD", "decide")
+__all__ = ("RECORD", "agrees", "decide")
 
 # Who judges: what the agent did then, as the log has it.
 RECORD = "record"
@@ -82,7 +82,7 @@ def _settled(
 def _judged(decision: Decision, trigger: Trigger) -> Outcome:
     done = trigger.done
     assert done is not None
-    right = done.route == decision.route and _same_arguments(decision, done)
+    right = agrees(decision, done)
     return Outcome(
         event_id=derived_event_id(decision.event_id, RECORD, 0),
         conversation_id=decision.conversation_id,
@@ -98,6 +98,11 @@ def _judged(decision: Decision, trigger: Trigger) -> Outcome:
         about="decision",
         about_id=decision.event_id,
     )
+
+
+def agrees(decision: Decision, done: Done) -> bool:
+    """Tell whether a decision chose what was done, with the same arguments."""
+    return done.route == decision.route and _same_arguments(decision, done)
 
 
 def _same_arguments(decision: Decision, done: Done) -> bool:

@@ -1,0 +1,91 @@
+"""The newest conversations that are lived here, as decisions are asked and judged about them.
+
+Imported ones are left out: nothing live is decided in them. Memory is bounded by a number of
+conversations; those that something waits for are never dropped.
+"""
+
+from collections import OrderedDict
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from madlog.processors.retrospect.conversation import Conversation, Trigger
+from madlog.processors.router import is_imported
+from madlog.schemas import ToolCall, Turn
+from madlog.topics import LogEvent
+
+__all__ = ("CONVERSATIONS_MAX", "LiveConversations", "Place")
+
+CONVERSATIONS_MAX = 50_000
+_KINDS = frozenset(("Turn", "ToolCall", "ToolResult", "ConversationChanged"))
+_ACTS = frozenset((Turn.kind, ToolCall.kind))
+
+
+class Place(NamedTuple):
+    """Where an agent had to decide: the event, the past and what was done, and who asked."""
+
+    event: LogEvent
+    trigger: Trigger
+    asker: str | None
+    # The agent has already done something that names the event as its cause.
+    answered: bool
+
+
+class LiveConversations:
+    """A fold over mad.conversations and mad.processes; topics may come in any order."""
+
+    def __init__(self, conversations_max: int = CONVERSATIONS_MAX) -> None:
+        self._max = conversations_max
+        self._events: OrderedDict[str, list[LogEvent]] = OrderedDict()
+        self._steps: dict[str, list[Mapping[str, Any]]] = {}
+
+    def fold(self, event: LogEvent) -> None:
+        """Take up one event."""
+        name = event.fields["conversation_id"]
+        if event.kind == "ProcessStep":
+            self._steps.setdefault(name, []).append(event.fields)
+        elif event.kind in _KINDS and not is_imported(event.fields):
+            self._events.setdefault(name, []).append(event)
+            self._events.move_to_end(name)
+
+    def trim(self, kept: Collection[str]) -> None:
+        """Drop the conversations that were touched longest ago, but for those named."""
+        over = len(self._events) - self._max
+        if over <= 0:
+            return
+        for name in [name for name in self._events if name not in kept][:over]:
+            del self._events[name]
+            self._steps.pop(name, None)
+
+    def place(self, conversation_id: str, event_id: str, agent: str) -> Place | None:
+        """Return where an agent had to decide, None where the event is not known here."""
+        events = self._events.get(conversation_id, [])
+        number = next((n for n, one in enumerate(events) if one.event_id == event_id), None)
+        if number is None:
+            return None
+        event = events[number]
+        trigger = Conversation(conversation_id, tuple(events)).trigger(number, agent)
+        answered = any(
+            one.fields["causation_id"] == event_id
+            and one.kind in _ACTS
+            and one.fields["sender"]["name"] == agent
+            for one in events[number + 1 :]
+        )
+        return Place(event, trigger, _asker(events[: number + 1], agent), answered)
+
+    def steps(self, conversation_id: str, agent: str, until_us: int) -> list[Mapping[str, Any]]:
+        """Return the moves so far of the process that an agent has open in a conversation."""
+        by_instance: dict[str, list[Mapping[str, Any]]] = {}
+        for step in self._steps.get(conversation_id, ()):
+            if step["mad"] == agent and step["occurred_at"] <= until_us:
+                by_instance.setdefault(step["instance_id"], []).append(step)
+        last = list(by_instance.values())[-1:]
+        return [] if not last or last[0][-1]["state"] == "completed" else last[0]
+
+
+def _asker(events: list[LogEvent], agent: str) -> str | None:
+    """Return who the agent owes an answer: the sender of the newest turn to it."""
+    for event in reversed(events):
+        fields = event.fields
+        if event.kind == "Turn" and agent in fields["recipients"]:
+            return str(fields["sender"]["name"])
+    return None
