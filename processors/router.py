@@ -18,7 +18,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Literal, TypeVar
 
-from madlog.processors.conducting.instance import Conductor, Move
+from madlog.processors.conducting.instance import Conductor, Move, command_of
 from madlog.processors.conducting.tier import conducted, directed
 from madlog.processors.control import NOTHING, overridden, stopped
 from madlog.processors.dtr.features import turn_features
@@ -96,7 +96,8 @@ class Router:
         lives = self._lives and not (
             is_imported(fields) or conversation_of(state, fields)["imported"]
         )
-        if lives:
+        # What a person tells a process is no part of the work that it learned.
+        if lives and not (event.kind == "Turn" and command_of(fields)):
             remember(state, event)
         if event.kind == "Turn":
             return [*(self._spoke(state, fields) if lives else ()), *self._turn(state, event)]
@@ -386,7 +387,7 @@ def _ruled(
             return IMPERATOR, reason, "override"
         if not forced.startswith(ACTION_PREFIX) or _registered(forced, agent.actions):
             return forced, reason, None
-        return IMPERATOR, f"{forced} is not a registered action of {agent.name}", "registry"
+        return IMPERATOR, f"{reason}, which is no registered action", "override"
     if said[0] != IMPERATOR:
         off = stopped(controls, agent.name, "dtr", at)
         if off is not None:

@@ -9,6 +9,7 @@ waited for; what the instance has done stays, and goes on from there.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, Literal
 
+from madlog.processors.dtr.features import command_verb
 from madlog.processors.lppm._facts import DONE, OK, facts
 from madlog.processors.lppm.cases import ACTION, Act
 from madlog.processors.lppm.process import Process, Step
@@ -16,7 +17,7 @@ from madlog.processors.ports import Agent
 from madlog.processors.step import State
 from madlog.schemas import ProcessStep, Sender, derived_event_id
 
-__all__ = ("COMMANDS", "Conductor", "Move", "may_take")
+__all__ = ("COMMANDS", "Conductor", "Move", "command_of", "may_take")
 
 # What a person may tell an instance by a command to its agent.
 COMMANDS: Final = ("pause", "resume", "cancel")
@@ -249,6 +250,17 @@ class Conductor:
             )
         )
         return event_id
+
+
+def command_of(fields: Mapping[str, Any]) -> str | None:
+    """Return what a person's turn tells an instance: it is that one command and nothing else."""
+    parts: Sequence[Mapping[str, Any]] = fields.get("parts", ())
+    if fields["sender"]["kind"] != "human" or len(parts) != 1:
+        return None
+    if parts[0]["content_class"] != "deterministic":
+        return None
+    verb = command_verb(parts[0]["text"] or "")
+    return verb if verb in COMMANDS else None
 
 
 def may_take(process: Process, agent: str, action: str, past: Sequence[Act]) -> str | None:

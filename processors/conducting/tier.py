@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from madlog.processors.conducting.instance import COMMANDS, Conductor, Move, may_take
+from madlog.processors.conducting.instance import Conductor, Move, command_of, may_take
 from madlog.processors.control import flag, stopped
 from madlog.processors.dtr.tree import ACTION_PREFIX, IMPERATOR, PROCESS
 from madlog.processors.lppm._trace import trace
@@ -82,13 +82,12 @@ def directed(
     move: Move,
 ) -> Decision:
     """Return the live decision: what a person tells the process, what it does next, or who else."""
-    verb = str(proposed.features.get("verb"))
-    # Only a person's bare command is one; where no process is under way the word means nothing.
-    told = turn["sender"]["kind"] == "human" and proposed.features["prose_pct"] == 0
-    if move == "next" and told and verb in COMMANDS and conductor.instance is not None:
-        move = conductor.told(verb)
+    command = command_of(turn) if move == "next" else None
+    # Where no process is under way the word means nothing.
+    if command is not None and conductor.instance is not None:
+        move = conductor.told(command)
         if move in ("none", "paused"):
-            return _commanded(proposed, f"{turn['sender']['name']} told the process to {verb}")
+            return _commanded(proposed, f"{turn['sender']['name']} told the process to {command}")
     if move in ("effect", "timeout"):
         decision = _up(proposed, conductor.moves[-1].reason or move, move)
     elif move == "undo":

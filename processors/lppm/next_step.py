@@ -13,6 +13,7 @@ from functools import cached_property
 from random import Random
 from typing import Any, NamedTuple
 
+from madlog.processors.calibration import Calibration
 from madlog.processors.errors import InvalidModel
 from madlog.processors.lppm._features import Row, Words, completed, row_of, vocabulary
 from madlog.processors.lppm._view import View
@@ -30,16 +31,23 @@ _FOLDS = 5
 # There are few calls to learn from, and many reasons why one was wrong.
 _JUDGE_COST = 0.1
 _RIGHT, _WRONG = "right", "wrong"
+_EVERY_SCORE = -(2**53)
 _KEYS = {"actions", "format", "judge", "slots", "trials", "unknown", "words"}
+# What models that were learned before it do not have.
+_CALIBRATION = "calibration"
 
 
 class Step(NamedTuple):
-    """What to do next; `action` is None where the language model must decide, `reason` says why."""
+    """What to do next; `action` is None where the language model must decide, `reason` says why.
+
+    `confidence` is the share of such calls that are right, None where none is made.
+    """
 
     action: str | None
     arguments: dict[str, Any] | None
     score: int
     reason: str
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +55,8 @@ class NextStep:
     """A learned model of an agent's next step.
 
     `trials` holds the score of each call that was proposed for a conversation not learned from,
-    and whether the agent made that very call: what the promise rests on.
+    and whether the agent made that very call: what the promise rests on. `calibration` says from
+    them what a score is worth; a model without it claims of each call no more than the promise.
     """
 
     actions: Linear
@@ -55,6 +64,7 @@ class NextStep:
     slots: SlotRules
     trials: tuple[tuple[int, bool], ...]
     _words: Vocabulary
+    calibration: Calibration | None = None
     _thresholds: dict[float, int | None] = field(default_factory=dict)
 
     @classmethod
@@ -70,7 +80,7 @@ class NextStep:
         trial = _Trial(ordered, families or {}, seed)
         scored = trial.scored()
         actions, slots = trial.fitted(range(len(trial.points)))
-        return cls(actions, trial.judge, slots, scored, trial.words)
+        return cls(actions, trial.judge, slots, scored, trial.words, Calibration.of(scored))
 
     def likeliest(self, past: Sequence[Act]) -> Scored:
         """Return the likeliest next step: `action:NAME`, or `say` for words."""
@@ -95,7 +105,10 @@ class NextStep:
             least = "no score" if limit is None else f"{limit}"
             reason = f"{action} scores {score}; {least} keeps the promised error of {max_error}"
             return Step(None, None, score, reason)
-        return Step(action, filled.arguments, score, f"{action} scores {score} of at least {limit}")
+        told = self.calibration
+        confidence = 1.0 - max_error if told is None else told.confidence(score)
+        reason = f"{action} scores {score} of at least {limit}"
+        return Step(action, filled.arguments, score, reason, confidence)
 
     @cached_property
     def _read(self) -> Words:
@@ -106,12 +119,17 @@ class NextStep:
 
     def _threshold(self, max_error: float) -> int | None:
         if max_error not in self._thresholds:
-            self._thresholds[max_error] = threshold(self.trials, max_error)
+            limit = threshold(self.trials, max_error)
+            if limit is not None and limit == min(score for score, _ in self.trials):
+                # The promise holds for all that was proposed, whatever it scored, and a model of
+                # all conversations scores a little otherwise than those of the trial.
+                limit = _EVERY_SCORE
+            self._thresholds[max_error] = limit
         return self._thresholds[max_error]
 
     def to_document(self) -> dict[str, Any]:
         """Return the model as an object that JSON can hold."""
-        return {
+        document = {
             "format": FORMAT,
             "actions": self.actions.to_document(),
             "judge": None if self.judge is None else self.judge.to_document(),
@@ -120,11 +138,14 @@ class NextStep:
             "words": self._words.rarities,
             "unknown": self._words.unknown,
         }
+        if self.calibration is not None:
+            document[_CALIBRATION] = self.calibration.to_document()
+        return document
 
     @classmethod
     def from_document(cls, document: Any) -> "NextStep":
         """Check a model file; raises InvalidModel naming what is wrong."""
-        if not isinstance(document, dict) or document.keys() != _KEYS:
+        if not isinstance(document, dict) or document.keys() - {_CALIBRATION} != _KEYS:
             raise InvalidModel(f"a next-step model must have exactly {', '.join(sorted(_KEYS))}")
         if document["format"] != FORMAT:
             raise InvalidModel(f"the model's format is {document['format']!r}, not {FORMAT!r}")
@@ -146,6 +167,7 @@ class NextStep:
             SlotRules.from_document(document["slots"]),
             tuple((score, bool(right)) for score, right in trials),
             Vocabulary.of(list(words), list(words.values()), unknown),
+            Calibration.from_document(document[_CALIBRATION]) if _CALIBRATION in document else None,
         )
 
 
