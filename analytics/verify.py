@@ -1,7 +1,8 @@
 """Replay, second strength: verify. Every Decision is computed again from the log and compared.
 
 Features and routes are computed from the turns, never from what the Decision says of them; the
-model, the Control event, the promised error and the audited share are those that it names.
+model, the Control event, the promised error and the audited share are those that it names. Which
+model a live turn is decided by follows from the Control events up to the one that is named.
 Nothing outside is touched. Conversations and decisions are held in memory.
 """
 
@@ -15,7 +16,8 @@ from madlog.processors.dtr.tree import Tree
 from madlog.processors.errors import InvalidModel, ProcessorError
 from madlog.processors.ports import Registry
 from madlog.processors.retrospect import COMPONENT, Conversation, TierModels, decide
-from madlog.processors.router import CONTROL_KEY, Decides, Router
+from madlog.processors.router import Decides, Router
+from madlog.processors.serving import CONTROL_KEY, CONTROLS_KEY, ROUTING, Serving
 from madlog.processors.tiers import Published, model_text
 from madlog.schemas import Decision, Event
 from madlog.topics import EventLog, LogEvent
@@ -24,7 +26,7 @@ from madlog.topics.log import OnDamage, log_damage
 
 __all__ = ("DecisionDifference", "VerifyReport", "verify")
 
-_TOPICS = ("mad.models", "mad.conversations", "mad.decisions")
+_TOPICS = ("mad.models", "mad.control", "mad.conversations", "mad.decisions")
 _ABSENT = "absent"
 _SEED = Published("", "", TierModels.seed())
 
@@ -54,13 +56,17 @@ class VerifyReport:
 class _Log:
     """What is compared: models by id, conversations and their decisions by name."""
 
-    models: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    models: dict[str, LogEvent] = field(default_factory=dict)
+    # Control events in their order.
+    controls: list[LogEvent] = field(default_factory=list)
     events: dict[str, list[LogEvent]] = field(default_factory=dict)
     decisions: dict[str, list[LogEvent]] = field(default_factory=dict)
 
     def fold(self, event: LogEvent) -> None:
         if event.kind == "ModelPublished":
-            self.models[event.event_id] = event.fields
+            self.models[event.event_id] = event
+        elif event.record.topic == "mad.control":
+            self.controls.append(event)
         elif event.kind == "Decision":
             self.decisions.setdefault(event.fields["conversation_id"], []).append(event)
         elif event.record.topic == "mad.conversations":
@@ -88,7 +94,7 @@ async def verify(
         if events:
             meter.batch(len(events), str(events[-1].position))
     report = VerifyReport()
-    again = _Again(held.models, get_blob, registry)
+    again = _Again(held, get_blob, registry)
     for name, decisions in held.decisions.items():
         report.decisions += len(decisions)
         report.differences += _compared(again, held.events.get(name, []), name, decisions)
@@ -99,8 +105,8 @@ async def verify(
 def _compared(
     again: "_Again", events: Sequence[LogEvent], name: str, decisions: Sequence[LogEvent]
 ) -> Iterator[DecisionDifference]:
-    live = [one for one in decisions if one.fields["mode"] == "live"]
-    past = [one for one in decisions if one.fields["mode"] != "live"]
+    live = [one for one in decisions if one.fields["mode"] != "retrospective"]
+    past = [one for one in decisions if one.fields["mode"] == "retrospective"]
     made: dict[tuple[str, str], Decision] = {}
     if events:
         for decision in (*again.live(events, live), *again.past(name, events, past)):
@@ -131,41 +137,80 @@ class _Again:
 
     def __init__(
         self,
-        models: Mapping[str, Mapping[str, Any]],
+        held: _Log,
         get_blob: Callable[[str], bytes],
         registry: Registry | None,
     ) -> None:
-        self._models = models
+        self._models = held.models
         self._get_blob = get_blob
         self._registry = registry
         self._published: dict[str, Published] = {}
         self._routers: dict[tuple[Decides, float, float], Router] = {}
         # Why a model cannot be read, by its id.
         self.failed: dict[str, str] = {}
+        self._shared = dict(_SEED.state)
+        # What a router shared after each Control event, by its id.
+        self._controls: dict[str | None, Mapping[str, Any]] = {None: {}}
+        serving = Serving(get_blob)
+        for model in held.models.values():
+            if model.fields["component"] == ROUTING:
+                self._take_up(serving, model)
+        controls: dict[str, Any] = {}
+        for control in held.controls:
+            try:
+                serving.share(controls, control)
+            except ProcessorError:
+                continue  # the router refused it too
+            self._controls[control.event_id] = dict(controls)
+
+    def _take_up(self, serving: Serving, model: LogEvent) -> None:
+        try:
+            serving.share(self._shared, model)
+        except (ProcessorError, LogError) as error:
+            self.failed[model.event_id] = str(error)
 
     def live(self, events: Sequence[LogEvent], recorded: Sequence[LogEvent]) -> Iterator[Decision]:
         """Go through a conversation as the router did, by what each turn's Decisions name."""
         if not recorded:
             return
-        by_turn: dict[str, dict[tuple[str, str | None], list[LogEvent]]] = {}
+        by_turn: dict[str, dict[tuple[str | None, str | None], list[LogEvent]]] = {}
         for decision in recorded:
-            named = decision.fields["model_id"], decision.fields["control_id"]
+            named = self._tree_of(decision), decision.fields["control_id"]
             by_turn.setdefault(decision.fields["turn_id"], {}).setdefault(named, []).append(
                 decision
             )
-        idle = Router(self._registry, decides="live")
-        state: dict[str, Any] = dict(_SEED.state)
+        state = dict(self._shared)
+        idle = self._router("live", recorded)
         for event in events:
+            groups = by_turn.get(event.event_id)
+            if not groups:
+                idle.step(state, event)
+                continue
             before = dict(state)
-            idle.step(state, event)
-            for (model_id, control_id), mine in by_turn.get(event.event_id, {}).items():
-                model = self._model(model_id)
-                if model is None:
-                    continue
-                shared = {**before, **model.state, CONTROL_KEY: control_id}
-                for output in self._router("live", mine).step(shared, event):
+            for number, ((tree_id, control_id), mine) in enumerate(groups.items()):
+                # Where decisions of one turn name different ones, the first is gone on from.
+                here = state if number == 0 else dict(before)
+                self._set(here, tree_id, control_id)
+                for output in self._router("live", mine).step(here, event):
                     if isinstance(output, Decision):
                         yield output
+
+    def _tree_of(self, decision: LogEvent) -> str | None:
+        """Return the tree that a decision names, None where its model was rolled out."""
+        model_id = decision.fields["model_id"]
+        model = self._models.get(model_id)
+        routed = model is not None and model.fields["component"] == ROUTING
+        return None if routed else model_id
+
+    def _set(self, state: dict[str, Any], tree_id: str | None, control_id: str | None) -> None:
+        """Let a state share what a Decision names; what cannot be read leaves it as it was."""
+        model = None if tree_id is None else self._model(tree_id)
+        if model is not None:
+            state.update(model.state)
+        for name in (CONTROL_KEY, CONTROLS_KEY):
+            state.pop(name, None)
+        state.update(self._controls.get(control_id, {}))
+        state[CONTROL_KEY] = control_id
 
     def past(
         self, name: str, events: Sequence[LogEvent], recorded: Sequence[LogEvent]
@@ -190,7 +235,11 @@ class _Again:
 
     def _router(self, decides: Decides, recorded: Sequence[LogEvent]) -> Router:
         max_error = recorded[0].fields["max_error"]
-        cheap = (one.fields["propensity"] for one in recorded if one.fields["tier"] != "imperator")
+        cheap = (
+            one.fields["propensity"]
+            for one in recorded
+            if one.fields["tier"] != "imperator" and one.fields["mode"] != "shadow"
+        )
         key = decides, max_error, next(cheap, 0.0)
         if key not in self._routers:
             self._routers[key] = Router(
@@ -201,9 +250,10 @@ class _Again:
     def _model(self, model_id: str) -> Published | None:
         """Return a published model; None, and `failed` says why, where it cannot be read."""
         if model_id not in self._published and model_id not in self.failed:
+            model = self._models.get(model_id)
             try:
                 self._published[model_id] = _read(
-                    model_id, self._models.get(model_id), self._get_blob
+                    model_id, None if model is None else model.fields, self._get_blob
                 )
             except (ProcessorError, LogError) as error:
                 self.failed[model_id] = str(error)
