@@ -53,7 +53,7 @@ def conducted(
     if not past:
         return proposed
     step = models.steps.predict(past, proposed.max_error)
-    if step.action is None or step.arguments is None:
+    if step.action is None or step.arguments is None or step.confidence is None:
         if conductor is not None:
             conductor.unsure(step.reason, over=_over(process, agent.name, past))
         return _left(proposed, step.reason, "unsure")
@@ -69,7 +69,7 @@ def conducted(
     arguments = canonical(step.arguments)
     if conductor is not None:
         conductor.take(process, step.action, arguments, proposed.event_id, at)
-    return _settled(proposed, step.action, arguments, 1.0 - proposed.max_error, step.reason)
+    return _settled(proposed, step.action, arguments, step.confidence, step.reason)
 
 
 def directed(

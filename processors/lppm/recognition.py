@@ -10,6 +10,7 @@ sorted, so equal data give equal bytes.
 import json
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from itertools import pairwise
 from random import Random
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from madlog.processors.calibration import Calibration
 from madlog.processors.errors import InvalidModel
 from madlog.processors.lppm._sparse import Table
 from madlog.processors.lppm._telling import telling_words
@@ -48,12 +50,16 @@ _KEYS = ("format", "linear", "rarities", "right", "telling", "unknown", "wrong")
 
 
 class Recognised(NamedTuple):
-    """What a text asks for, or None and the reason; `guess` is what came first all the same."""
+    """What a text asks for, or None and the reason; `guess` is what came first all the same.
+
+    `confidence` is the share of such guesses that are right, None where that was not measured.
+    """
 
     label: str | None
     score: int
     reason: str
     guess: str
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -123,21 +129,31 @@ class Recognizer:
         best = self._linear.best(row)
         score = _confidence(best)
         if self._telling.isdisjoint(row):
+            # What such guesses are worth was not measured.
             return Recognised(None, score, NO_CONTENT, best.label)
+        told = self._calibration
+        confidence = None if told is None else told.confidence(score)
         least = self.score_min(max_error)
         if least is None:
-            return Recognised(None, score, NO_PROMISE, best.label)
+            return Recognised(None, score, NO_PROMISE, best.label, confidence)
         if score < least:
-            return Recognised(None, score, UNSURE, best.label)
-        return Recognised(best.label, score, RECOGNISED, best.label)
+            return Recognised(None, score, UNSURE, best.label, confidence)
+        return Recognised(best.label, score, RECOGNISED, best.label, confidence)
 
     def score_min(self, max_error: float) -> int | None:
         """Return the lowest score that is answered, None if no score keeps the promise."""
         if max_error not in self._least:
-            scored = [(score, True) for score in self._right]
-            scored += [(score, False) for score in self._wrong]
-            self._least[max_error] = threshold(scored, max_error)
+            self._least[max_error] = threshold(self._scored, max_error)
         return self._least[max_error]
+
+    @cached_property
+    def _calibration(self) -> Calibration | None:
+        return Calibration.of(self._scored)
+
+    @property
+    def _scored(self) -> list[tuple[int, bool]]:
+        scored = [(score, True) for score in self._right]
+        return scored + [(score, False) for score in self._wrong]
 
     @property
     def labels(self) -> tuple[str, ...]:

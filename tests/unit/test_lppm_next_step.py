@@ -44,6 +44,7 @@ def test_the_answer_decides_between_a_call_and_words(model: NextStep) -> None:
         None,
         model.likeliest(acts[:5]).score,
         "words come next",
+        None,
     )
 
 
@@ -96,10 +97,31 @@ def test_a_model_comes_back_from_its_file(model: NextStep) -> None:
         assert again.predict(point.past, 0.1) == model.predict(point.past, 0.1)
 
 
+def test_a_call_says_how_often_such_calls_are_right(model: NextStep) -> None:
+    step = model.predict(cases([301])[0].acts[:3], 0.1)
+    assert model.calibration is not None
+    assert step.confidence == model.calibration.confidence(step.score)
+    right = sum(right for score, right in model.trials if score >= step.score)
+    count = sum(score >= step.score for score, _ in model.trials)
+    assert step.confidence == pytest.approx(right / count, abs=0.05)
+
+
+def test_a_model_from_before_confidence_was_measured_decides_as_it_did(model: NextStep) -> None:
+    document = model.to_document()
+    del document["calibration"]
+    old = NextStep.from_document(document)
+    assert old.to_document() == document
+    for point in (point for case in cases(range(100, 104)) for point in case.points()):
+        was, now = old.predict(point.past, 0.1), model.predict(point.past, 0.1)
+        assert was[:4] == now[:4]
+        assert was.confidence == (None if was.action is None else 0.9)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("more", 1, "exactly"),
+        ("calibration", [[1, 3, 2]], "calibration"),
         ("format", "x", "'x'"),
         ("trials", [[1, 2]], "trials"),
         ("words", {"w:a": -1}, "words"),
