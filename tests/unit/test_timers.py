@@ -13,16 +13,14 @@ STEP = new_event_id(2, b"its first step")
 
 
 def moved(state: str, **fields: Any) -> ProcessStep:
-    envelope = {
+    envelope: dict[str, Any] = {
         "event_id": derived_event_id(STEP, state, 0),
         "conversation_id": "c",
         "sender": Sender(name="conductor", kind="system"),
         "occurred_at": 0,
     }
-    return ProcessStep(
-        **{**envelope, "instance_id": INSTANCE, "mad": "orders", "process": "p", "state": state}
-        | fields
-    )
+    instance = {"instance_id": INSTANCE, "mad": "orders", "process": "p", "state": state}
+    return ProcessStep(**{**envelope, **instance, **fields})
 
 
 async def opened() -> tuple[EventLog, ManualClock]:
