@@ -24,7 +24,7 @@ from madlog.topics._kafka_client import EARLIEST, Cluster
 from madlog.topics._kafka_group_requests import committed
 from madlog.topics._kafka_stream import Stream
 from madlog.topics._kafka_writer import Writer
-from madlog.topics.errors import Fenced, LogError, LogUnavailable, OutcomeUnknown
+from madlog.topics.errors import Fenced, GroupBusy, LogError, LogUnavailable, OutcomeUnknown
 from madlog.topics.log import OnDamage, Record, log_damage
 from madlog.topics.positions import TopicPartition, Vector
 
@@ -107,6 +107,13 @@ class KafkaMembership:
         try:
             async with asyncio.timeout(limit_s):
                 await assigned
+        except kafka_errors.InconsistentGroupProtocolError as error:
+            await self.leave()
+            raise GroupBusy(
+                f"members of another kind are at work in the consumer group {self._group}, as "
+                "those of `madlog worker --engine faust` are: stop them first, one log is worked "
+                "on by one engine at a time"
+            ) from error
         except (KafkaError, TimeoutError) as error:
             why = str(error) or f"no assignment within {limit_s:g} s"
             await self.leave()

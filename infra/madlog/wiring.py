@@ -21,7 +21,8 @@ from madlog.topics import (
 
 if TYPE_CHECKING:
     from madlog.mads.ecosystem import Ecosystem
-    from madlog.processors import Engine, Processor
+    from madlog.processors import Engine, Options, Processor
+    from madlog.processors.faust import FaustCluster
     from madlog.processors.learning import Learning
     from madlog.processors.router import Decides
     from madlog.topics.blobs import BlobStore
@@ -30,12 +31,14 @@ if TYPE_CHECKING:
 __all__ = (
     "LEARNING",
     "WrongUrl",
+    "faust_cluster",
     "folder_beside",
     "is_kafka",
     "log_folder",
     "open_blobs",
     "open_ecosystem",
     "open_event_log",
+    "open_faust",
     "open_learning",
     "open_log",
     "open_worker",
@@ -269,10 +272,56 @@ def open_worker(
     log: EventLog, settings: Settings | None = None, only: tuple[str, ...] | None = None
 ) -> "Engine":
     """Return an engine that runs the processors on a log."""
-    from madlog.processors import Engine, Options
+    from madlog.processors import Engine
 
     settings = settings or Settings()
-    options = Options(
+    return Engine(log, processors(settings, only), options=_options(settings))
+
+
+def faust_cluster(url: str, settings: Settings | None = None) -> "FaustCluster":
+    """Return what Faust must know of a log's cluster; raises UnsupportedByBackend, WrongAddress."""
+    if not is_kafka(url):
+        raise UnsupportedByBackend(
+            f"the Faust engine runs on Kafka, and {url[:200]} is a folder: leave out --engine "
+            "faust, or name a log with --log kafka://HOST:PORT"
+        )
+    from madlog.processors.faust import FaustCluster
+    from madlog.topics.kafka_address import KafkaAddress
+
+    settings = settings or Settings()
+    address = KafkaAddress.parse(url)
+    client = address.client_arguments()
+    sasl = client["security_protocol"].startswith("SASL_")
+    return FaustCluster(
+        address.bootstrap,
+        address.prefix,
+        folder_beside(url, settings).absolute() / "faust",
+        session_timeout_s=settings.session_timeout_s,
+        ssl_context=client["ssl_context"],
+        sasl_mechanism=client["sasl_mechanism"] if sasl else None,
+        username=client["sasl_plain_username"],
+        password=client["sasl_plain_password"],
+    )
+
+
+def open_faust(
+    log: EventLog,
+    cluster: "FaustCluster",
+    settings: Settings | None = None,
+    only: tuple[str, ...] | None = None,
+) -> "Engine":
+    """Return an engine that runs the processors in Faust apps on the cluster of a log."""
+    from madlog.processors.faust import FaustEngine
+
+    settings = settings or Settings()
+    options = _options(settings)
+    return FaustEngine(log, processors(settings, only), cluster, options=options)
+
+
+def _options(settings: Settings) -> "Options":
+    from madlog.processors import Options
+
+    return Options(
         batch_records_max=settings.worker_batch_records_max,
         recovery_timeout_s=settings.worker_recovery_timeout_s,
     )

@@ -62,16 +62,17 @@ def _settled(
     if proposed.tier != "imperator" or models.steps is None or not trigger.past:
         return proposed
     step = models.steps.predict(trigger.past, max_error)
-    if step.action is None or step.arguments is None or step.confidence is None:
+    if step.action is None or step.arguments is None:
         return proposed.model_copy(update={"reason": step.reason, "escalation": "unsure"})
     route = f"{ACTION_PREFIX}{step.action}"
+    confidence = 1.0 - max_error
     return proposed.model_copy(
         update={
             "tier": "lppm",
             "route": route,
             "arguments": canonical(step.arguments),
-            "confidence": step.confidence,
-            "candidates": (Candidate(route=route, score=step.confidence), *proposed.candidates),
+            "confidence": confidence,
+            "candidates": (Candidate(route=route, score=confidence), *proposed.candidates),
             "reason": step.reason,
             "escalation": None,
         }

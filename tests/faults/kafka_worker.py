@@ -13,15 +13,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import NamedTuple
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal, NamedTuple
 
 from tests.unit.counting import ORDERS, Counter
 
 from madlog.processors import Engine, Options, Processor, Report, Router
+from madlog.processors.faust import FaustCluster, FaustEngine
 from madlog.topics import EventLog
 from madlog.topics.kafka import KafkaLog
 
-__all__ = ("PATIENCE_S", "Plan", "Told", "Worker", "started", "until")
+__all__ = ("PATIENCE_S", "EngineName", "Plan", "Told", "Worker", "started", "until")
+
+EngineName = Literal["transactional", "faust"]
 
 PATIENCE_S = 90.0
 _LOOK_S = 0.005
@@ -41,6 +46,7 @@ class Plan:
     session_timeout_s: float = 1.0
     timeout_s: float = 15.0
     until_idle: bool = False
+    engine: EngineName = "transactional"
 
 
 class Told(NamedTuple):
@@ -186,19 +192,28 @@ async def _work(plan: Plan, tells: Connection) -> None:
     log = await KafkaLog.open(
         plan.url, session_timeout_s=plan.session_timeout_s, timeout_s=plan.timeout_s
     )
-    engine = Engine(
-        await EventLog.open(log),
-        [_PROCESSORS[plan.processor]()],
-        options=Options(batch_records_max=plan.batch_records_max),
-    )
     try:
-        await engine.run(
-            until_idle=plan.until_idle,
-            progress=progress,
-            recovering=lambda text: tell("recovering", text),
-        )
+        with TemporaryDirectory() as folder:
+            engine = _engine(plan, log, await EventLog.open(log), Path(folder))
+            await engine.run(
+                until_idle=plan.until_idle,
+                progress=progress,
+                recovering=lambda text: tell("recovering", text),
+            )
     except Exception as error:
         tell("failed", "".join(traceback.format_exception(error)))
     else:
         tell("ended")
     await log.close()
+
+
+def _engine(plan: Plan, kafka: KafkaLog, log: EventLog, folder: Path) -> Engine:
+    processors = [_PROCESSORS[plan.processor]()]
+    options = Options(batch_records_max=plan.batch_records_max)
+    if plan.engine == "transactional":
+        return Engine(log, processors, options=options)
+    address = kafka.address
+    cluster = FaustCluster(
+        address.bootstrap, address.prefix, folder, session_timeout_s=plan.session_timeout_s
+    )
+    return FaustEngine(log, processors, cluster, options=options)

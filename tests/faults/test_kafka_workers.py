@@ -16,7 +16,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer
 from aiokafka import TopicPartition as KafkaPartition
 from aiokafka import errors as kafka_errors
-from tests.faults.kafka_worker import PATIENCE_S, Plan, Worker, started, until
+from tests.faults.kafka_worker import PATIENCE_S, EngineName, Plan, Worker, started, until
 from tests.faults.proxy import (
     END_TXN,
     OFFSET_COMMIT,
@@ -148,6 +148,7 @@ class Kills:
     straight: str
     through: str
     repeats: bool = False
+    engine: EngineName = "transactional"
     turns: int = 0
     done: int = 0
     at_work: int = 0
@@ -157,7 +158,8 @@ class Kills:
     async def two(self, point: Point, more_turns: int) -> None:
         """Let two workers share the work, give them more, and kill both while they are at it."""
         chance = random.Random(f"{SEED} {self.turns}")
-        plan = Plan(self.through if point else self.straight, "router", BATCH)
+        url = self.through if point else self.straight
+        plan = Plan(url, "router", BATCH, engine=self.engine)
         async with started(plan, plan) as workers, asyncio.TaskGroup() as tasks:
             await until(lambda: work_is_shared(self.log), "two workers share the work")
             tasks.create_task(add_turns(self.log, self.turns + 1, more_turns))
@@ -185,7 +187,13 @@ class Kills:
 
 
 async def killed_at_work(
-    bootstrap: str, prefix: str, points: Sequence[Point], kills: int, turns: int, **parameters: str
+    bootstrap: str,
+    prefix: str,
+    points: Sequence[Point],
+    kills: int,
+    turns: int,
+    engine: EngineName = "transactional",
+    **parameters: str,
 ) -> Kills:
     """Kill workers, two at a time, let another do what is left, and hold counts to be exact."""
     query = "&".join(f"{name}={value}" for name, value in {"prefix": prefix, **parameters}.items())
@@ -193,10 +201,11 @@ async def killed_at_work(
     rounds = kills // 2
     async with opened(straight) as log, proxied(bootstrap) as (proxy, address):
         await log.ensure_topics([CONVERSATIONS])
-        made = Kills(log, proxy, straight, f"kafka://{address}?{query}", bool(parameters))
+        through = f"kafka://{address}?{query}"
+        made = Kills(log, proxy, straight, through, bool(parameters), engine)
         for number in range(rounds):
             await made.two(points[number % len(points)], turns // rounds)
-        async with started(Plan(straight, "router", until_idle=True)) as (last,):
+        async with started(Plan(straight, "router", until_idle=True, engine=engine)) as (last,):
             assert (await last.end()).what == "ended"
         assert await left_to_do(log) == 0
         counts = await hold_counts(log, bootstrap, prefix, made.turns, repeats=made.repeats)
@@ -225,12 +234,13 @@ async def test_workers_killed_a_hundred_times_decide_each_turn_exactly_once(
     assert made.surely_open >= 50 * len(POINTS_OPEN) // len(points)
 
 
+@pytest.mark.parametrize("engine", ["transactional", "faust"])
 async def test_at_least_once_killed_workers_repeat_nothing_to_readers(
-    kafka_bootstrap: str, kafka_prefix: str
+    kafka_bootstrap: str, kafka_prefix: str, engine: EngineName
 ) -> None:
     points: list[Point] = [(OFFSET_COMMIT, "request"), (PRODUCE, "response"), None]
     await killed_at_work(
-        kafka_bootstrap, kafka_prefix, points, kills=6, turns=900, transactions="off"
+        kafka_bootstrap, kafka_prefix, points, kills=6, turns=900, engine=engine, transactions="off"
     )
 
 

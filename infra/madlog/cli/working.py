@@ -42,6 +42,13 @@ class Retrospect(StrEnum):
     NONE = "none"
 
 
+class EngineName(StrEnum):
+    """What runs the processors."""
+
+    TRANSACTIONAL = "transactional"
+    FAUST = "faust"
+
+
 dead_app = typer.Typer(help="what could not be processed: list, show, retry", no_args_is_help=True)
 
 
@@ -64,6 +71,9 @@ def worker(
         Retrospect,
         typer.Option("--retrospect", help="Which conversations are decided in retrospect."),
     ] = Retrospect.IMPORTED,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="What runs the processors; faust: on Kafka.")
+    ] = EngineName.TRANSACTIONAL,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -77,23 +87,37 @@ def worker(
     Examples:
       madlog worker --until-idle
       madlog worker --until-idle --retrospect all
+      madlog worker --engine faust --log kafka://broker:9092
     """
     state = state_of(ctx, log, as_json)
-    run(_worker(state, only, until_idle, retrospect))
+    run(_worker(state, only, until_idle, retrospect, engine))
 
 
-async def _worker(state: State, only: str | None, until_idle: bool, which: Retrospect) -> None:
+async def _worker(
+    state: State, only: str | None, until_idle: bool, which: Retrospect, by: EngineName
+) -> None:
     from dataclasses import asdict
 
     from madlog.analytics.replay import refresh
-    from madlog.wiring import folder_beside, open_learning, open_worker, opened
+    from madlog.wiring import (
+        faust_cluster,
+        folder_beside,
+        open_faust,
+        open_learning,
+        open_worker,
+        opened,
+    )
 
     names = tuple(name.strip() for name in only.split(",")) if only else None
     decides: Decides | None = None
     if which is not Retrospect.NONE:
         decides = "all" if which is Retrospect.ALL else "imported"
+    cluster = faust_cluster(state.url, state.settings) if by is EngineName.FAUST else None
     async with opened(state.url, state.settings, create=False) as log:
-        engine = open_worker(log, state.settings, names)
+        if cluster is not None:
+            engine = open_faust(log, cluster, state.settings, names)
+        else:
+            engine = open_worker(log, state.settings, names)
         learning = open_learning(log, state.url, state.settings, names, decides)
         with progress_bar("events processed") as show:
             working = engine.run(
