@@ -266,7 +266,7 @@ class Router:
             return []
         conductor = Conductor(state, fields, agent, _OWN)
         waiting = conductor.waiting
-        ours = fields["causation_id"] in state.get(_decided_key(fields, agent), ())
+        ours = _decision_of(fields) in state.get(_decided_key(fields, agent), ())
         if waiting is not None and waiting["call_id"] is None and not ours:
             conductor.left_alone()
         return list(conductor.moves)
@@ -277,7 +277,7 @@ class Router:
         if agent is None:
             return []
         conductor = Conductor(state, fields, agent, 0)
-        waiting, cause = conductor.waiting, fields["causation_id"]
+        waiting, cause = conductor.waiting, _decision_of(fields)
         if cause in state.get(_decided_key(fields, agent), ()):
             state["k/" + fields["event_id"]] = agent.name
         if waiting is not None and waiting["call_id"] is None:
@@ -357,6 +357,12 @@ class Router:
 
 def _decided_key(fields: Mapping[str, Any], agent: Agent) -> str:
     return f"d/{fields['conversation_id']}/{agent.name}"
+
+
+def _decision_of(fields: Mapping[str, Any]) -> str | None:
+    """Return the decision that an act follows, where its causation is not that one: in `extra`."""
+    found: str | None = fields["extra"].get("decision", fields["causation_id"])
+    return found
 
 
 def _as_turn(fields: Mapping[str, Any], name: str) -> dict[str, Any]:
