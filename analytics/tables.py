@@ -197,6 +197,9 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _field("tokens_out", pa.int64()),
         _field("cost_usd", pa.float64()),
         _field("latency_ms", pa.float64()),
+        _json_field("parameters"),
+        _field("answer_id"),
+        _json_field("extra"),
     ),
     "Outcome": (
         _field("result"),
@@ -204,6 +207,7 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _field("judged_by"),
         _field("about"),
         _field("about_id"),
+        _json_field("extra"),
     ),
     "ModelPublished": (
         _field("component"),

@@ -84,9 +84,14 @@ VIEWS: dict[str, View] = {
         _of(
             "llm_calls",
             "LlmCall",
-            "provider, model, tokens_in, tokens_out, cost_usd, latency_ms",
+            "provider, model, tokens_in, tokens_out, cost_usd, latency_ms, "
+            "parameters::JSON AS parameters, answer_id, extra::JSON AS extra",
         ),
-        _of("outcomes", "Outcome", "result, quality, judged_by, about, about_id"),
+        _of(
+            "outcomes",
+            "Outcome",
+            "result, quality, judged_by, about, about_id, extra::JSON AS extra",
+        ),
         _of(
             "models",
             "ModelPublished",

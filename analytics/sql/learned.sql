@@ -1,13 +1,14 @@
 -- What each model that was learned settled, out of how much, and how often it was wrong.
 WITH judged AS (
-    SELECT about_id, arg_max(result, (appended_at, partition, "offset")) AS result
+    SELECT about_id, judged_by, arg_max(result, (appended_at, partition, "offset")) AS result
     FROM outcomes
-    WHERE about = 'decision' AND judged_by IN ('record', 'audit', 'correction')
-    GROUP BY about_id
+    WHERE about = 'decision' AND judged_by IN ('record', 'audit')
+    GROUP BY about_id, judged_by
 ), told AS (
-    SELECT d.model_id, d.mode, d.tier <> 'imperator' AS settled, d.max_error,
-        CASE WHEN d.mode = 'retrospective' OR d.audited THEN j.result END AS result
+    SELECT d.model_id, d.mode, d.tier <> 'imperator' AS settled, d.max_error, j.result
     FROM decisions d LEFT JOIN judged j ON j.about_id = d.event_id AND d.tier <> 'imperator'
+        AND (d.mode <> 'live' OR d.audited)
+        AND j.judged_by = CASE d.mode WHEN 'live' THEN 'audit' ELSE 'record' END
 ), counted AS (
     SELECT model_id, mode, count(*) AS decisions, count(*) FILTER (settled) AS settled,
         avg(max_error) AS promised_error, count(result) AS judged,

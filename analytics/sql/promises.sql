@@ -1,15 +1,17 @@
 -- What was promised of each agent's cheap tiers and what was delivered, with a 95 % interval.
 WITH judged AS (
-    SELECT about_id, arg_max(result, (appended_at, partition, "offset")) AS result
+    SELECT about_id, judged_by, arg_max(result, (appended_at, partition, "offset")) AS result
     FROM outcomes
-    WHERE about = 'decision' AND judged_by IN ('record', 'audit', 'correction')
-    GROUP BY about_id
+    WHERE about = 'decision' AND judged_by IN ('record', 'audit')
+    GROUP BY about_id, judged_by
 ), counted AS (
-    -- Live, the audited share alone counts: what else is judged was not picked by chance.
+    -- Live it is the tier above that judges, of the audited share alone: what else is judged was not
+    -- picked by chance. In shadow and in retrospect it is what was really done.
     SELECT recipient, mode, tier, max_error, count(*) AS settled, count(result) AS judged,
         count(*) FILTER (result <> 'success') AS wrong
     FROM decisions d LEFT JOIN judged j
-        ON j.about_id = d.event_id AND (d.mode = 'retrospective' OR d.audited)
+        ON j.about_id = d.event_id AND (d.mode <> 'live' OR d.audited)
+        AND j.judged_by = CASE d.mode WHEN 'live' THEN 'audit' ELSE 'record' END
     WHERE tier <> 'imperator'
     GROUP BY recipient, mode, tier, max_error
 ), measured AS (

@@ -1,15 +1,16 @@
 -- Which tier settled the turns, with its share, and promised against delivered error; by mode.
 WITH judged AS (
-    -- What a cheap tier did has no judge by itself. In retrospect it is what the agent did then;
-    -- live it is the tier above, for the audited share alone, so that nothing else picks it.
-    SELECT about_id, arg_max(result, (appended_at, partition, "offset")) AS result
+    -- What a cheap tier did has no judge by itself. In shadow and in retrospect it is what was
+    -- really done; live it is the tier above, of the audited share alone, so that chance picks it.
+    SELECT about_id, judged_by, arg_max(result, (appended_at, partition, "offset")) AS result
     FROM outcomes
-    WHERE about = 'decision' AND judged_by IN ('record', 'audit', 'correction')
-    GROUP BY about_id
+    WHERE about = 'decision' AND judged_by IN ('record', 'audit')
+    GROUP BY about_id, judged_by
 ), told AS (
-    SELECT d.*,
-        CASE WHEN mode = 'retrospective' OR audited THEN j.result END AS result
+    SELECT d.*, j.result
     FROM decisions d LEFT JOIN judged j ON j.about_id = d.event_id AND d.tier <> 'imperator'
+        AND (d.mode <> 'live' OR d.audited)
+        AND j.judged_by = CASE d.mode WHEN 'live' THEN 'audit' ELSE 'record' END
 ), counted AS (
     SELECT mode, tier, settled_by, count(*) AS decisions,
         count(*) / sum(count(*)) OVER (PARTITION BY mode) AS share,

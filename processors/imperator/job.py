@@ -9,7 +9,7 @@ counts. Before anything is appended, what others have appended meanwhile is read
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -172,6 +172,7 @@ class Escalations:
                 async for events in batches:
                     for event in events:
                         self._fold(event)
+                    self._known.live.trim(self._waiting())
                 self._read = Vector({**self._read, **end})
             open_ = self._known.open
             for decision_id in [one for one in open_ if call_id_of(one) in self._known.calls]:
@@ -179,7 +180,9 @@ class Escalations:
             self._known.calls.clear()
             for one in [one for one in open_.values() if self._nobody_may(one.decision)]:
                 del open_[one.decision.event_id]
-            self._known.live.trim({one.decision.conversation_id for one in open_.values()})
+
+    def _waiting(self) -> Iterable[str]:
+        return (one.decision.conversation_id for one in self._known.open.values())
 
     def _fold(self, event: LogEvent) -> None:
         known = self._known
@@ -241,11 +244,12 @@ class Escalations:
 
     async def _settle(self, one: _Open, report: Answered) -> bool:
         """Ask and append; tells whether the decision is answered by this."""
+        await self._catch_up()
         place = self._place(one)
-        if place is None or self._stopped(one):
+        if place is None or one.decision.event_id not in self._known.open or self._stopped(one):
             return False
         audit = one.decision.tier != _TIER
-        if place.answered and not audit:
+        if place.trigger.done is not None and not audit:
             # The agent did something about it by itself.
             self._known.open.pop(one.decision.event_id, None)
             return False

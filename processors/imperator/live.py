@@ -5,9 +5,10 @@ conversations; those that something waits for are never dropped.
 """
 
 from collections import OrderedDict
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from madlog.processors.lppm.cases import PAST_MAX
 from madlog.processors.retrospect.conversation import Conversation, Trigger
 from madlog.processors.router import is_imported
 from madlog.schemas import ToolCall, Turn
@@ -18,6 +19,8 @@ __all__ = ("CONVERSATIONS_MAX", "LiveConversations", "Place")
 CONVERSATIONS_MAX = 50_000
 _KINDS = frozenset(("Turn", "ToolCall", "ToolResult", "ConversationChanged"))
 _ACTS = frozenset((Turn.kind, ToolCall.kind))
+# An act is an event and its answer.
+_LOOK_BACK = 2 * PAST_MAX
 
 
 class Place(NamedTuple):
@@ -26,8 +29,6 @@ class Place(NamedTuple):
     event: LogEvent
     trigger: Trigger
     asker: str | None
-    # The agent has already done something that names the event as its cause.
-    answered: bool
 
 
 class LiveConversations:
@@ -47,11 +48,12 @@ class LiveConversations:
             self._events.setdefault(name, []).append(event)
             self._events.move_to_end(name)
 
-    def trim(self, kept: Collection[str]) -> None:
+    def trim(self, waiting: Iterable[str]) -> None:
         """Drop the conversations that were touched longest ago, but for those named."""
         over = len(self._events) - self._max
         if over <= 0:
             return
+        kept = set(waiting)
         for name in [name for name in self._events if name not in kept][:over]:
             del self._events[name]
             self._steps.pop(name, None)
@@ -59,18 +61,15 @@ class LiveConversations:
     def place(self, conversation_id: str, event_id: str, agent: str) -> Place | None:
         """Return where an agent had to decide, None where the event is not known here."""
         events = self._events.get(conversation_id, [])
-        number = next((n for n, one in enumerate(events) if one.event_id == event_id), None)
+        found = (n for n in reversed(range(len(events))) if events[n].event_id == event_id)
+        number = next(found, None)
         if number is None:
             return None
-        event = events[number]
-        trigger = Conversation(conversation_id, tuple(events)).trigger(number, agent)
-        answered = any(
-            one.fields["causation_id"] == event_id
-            and one.kind in _ACTS
-            and one.fields["sender"]["name"] == agent
-            for one in events[number + 1 :]
-        )
-        return Place(event, trigger, _asker(events[: number + 1], agent), answered)
+        before = events[max(0, number - _LOOK_BACK) : number + 1]
+        did = next((one for one in events[number + 1 :] if _did(one, event_id, agent)), None)
+        then = (*before, *(() if did is None else (did,)))
+        trigger = Conversation(conversation_id, then).trigger(len(before) - 1, agent)
+        return Place(events[number], trigger, _asker(before, agent))
 
     def steps(self, conversation_id: str, agent: str, until_us: int) -> list[Mapping[str, Any]]:
         """Return the moves so far of the process that an agent has open in a conversation."""
@@ -80,6 +79,13 @@ class LiveConversations:
                 by_instance.setdefault(step["instance_id"], []).append(step)
         last = list(by_instance.values())[-1:]
         return [] if not last or last[0][-1]["state"] == "completed" else last[0]
+
+
+def _did(event: LogEvent, about: str, agent: str) -> bool:
+    """Tell whether an agent did this about an event, or says nothing of what it is about."""
+    fields = event.fields
+    mine = event.kind in _ACTS and fields["sender"]["name"] == agent
+    return mine and fields["causation_id"] in (about, None)
 
 
 def _asker(events: list[LogEvent], agent: str) -> str | None:

@@ -116,6 +116,12 @@ def _correction(facts: ConversationFacts, now: Now) -> Iterator[Finding]:
         if decided.route in _HANDED_UP:
             continue
         for other in facts.decided(decided.turn_id, decided.recipient):
+            # A candidate that decided beside corrects nobody: it is what is to be judged.
+            if other.mode == "shadow" and other.tier != "imperator":
+                continue
+            if other.route in _HANDED_UP:
+                # Who hands a turn up does not say what would have been right.
+                continue
             if _TIERS.get(other.tier, 0) > _TIERS.get(decided.tier, 0):
                 same = other.route == decided.route
                 yield Finding(

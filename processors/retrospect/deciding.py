@@ -17,7 +17,7 @@ from madlog.processors.router import Router
 from madlog.processors.tiers import Published, TierModels
 from madlog.schemas import Candidate, Decision, Outcome, derived_event_id
 
-__all__ = ("RECORD", "agrees", "decide")
+__all__ = ("RECORD", "agrees", "decide", "judged")
 
 # Who judges: what the agent did then, as the log has it.
 RECORD = "record"
@@ -42,7 +42,7 @@ def decide(
         if proposed.event_id in decided:
             earlier = unjudged.get(proposed.event_id)
             if earlier is not None and trigger.done is not None:
-                outputs.append(_judged(earlier, trigger))
+                outputs.append(judged(earlier, trigger.done))
             continue
         decision = _settled(proposed, trigger, by.models, max_error)
         if decision.tier != proposed.tier:
@@ -51,7 +51,7 @@ def decide(
         decision = decision.model_copy(update={"idempotency_key": decision.event_id})
         outputs.append(decision)
         if decision.tier != "imperator" and trigger.done is not None:
-            outputs.append(_judged(decision, trigger))
+            outputs.append(judged(decision, trigger.done))
     return outputs
 
 
@@ -62,26 +62,24 @@ def _settled(
     if proposed.tier != "imperator" or models.steps is None or not trigger.past:
         return proposed
     step = models.steps.predict(trigger.past, max_error)
-    if step.action is None or step.arguments is None:
+    if step.action is None or step.arguments is None or step.confidence is None:
         return proposed.model_copy(update={"reason": step.reason, "escalation": "unsure"})
     route = f"{ACTION_PREFIX}{step.action}"
-    confidence = 1.0 - max_error
     return proposed.model_copy(
         update={
             "tier": "lppm",
             "route": route,
             "arguments": canonical(step.arguments),
-            "confidence": confidence,
-            "candidates": (Candidate(route=route, score=confidence), *proposed.candidates),
+            "confidence": step.confidence,
+            "candidates": (Candidate(route=route, score=step.confidence), *proposed.candidates),
             "reason": step.reason,
             "escalation": None,
         }
     )
 
 
-def _judged(decision: Decision, trigger: Trigger) -> Outcome:
-    done = trigger.done
-    assert done is not None
+def judged(decision: Decision, done: Done) -> Outcome:
+    """Return what the record says of a decision, given what was done there."""
     right = agrees(decision, done)
     return Outcome(
         event_id=derived_event_id(decision.event_id, RECORD, 0),

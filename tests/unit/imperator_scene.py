@@ -4,13 +4,13 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tests.unit.counting import MARIA, event_id, opened, read, run
+from tests.unit.counting import MARIA, event_id, read, run
 
 from madlog.processors import Agent, Registry, Router
 from madlog.processors.imperator import Answer, Asked, Escalations, Limits
 from madlog.schemas import Event, Turn
 from madlog.schemas.text import parse
-from madlog.topics import EventLog
+from madlog.topics import EventLog, Log
 from madlog.topics.memory import MemoryLog
 
 __all__ = ("AGENTS", "SetClock", "Told", "escalations", "fields_of", "log_with", "turn_of")
@@ -75,10 +75,14 @@ def turn_of(number: int, text: str, conversation: str = "c", **fields: Any) -> T
 
 
 async def log_with(
-    *events: Event, clock: SetClock | None = None, audit_rate: float = 0.0, **more: Any
+    *events: Event,
+    clock: SetClock | None = None,
+    audit_rate: float = 0.0,
+    on: Log | None = None,
+    **more: Any,
 ) -> EventLog:
-    """Return a log of these events, decided by the router."""
-    log = await opened(MemoryLog(clock or SetClock()))
+    """Return a log of these events, by default in memory, decided by the router."""
+    log = await EventLog.open(on or MemoryLog(clock or SetClock()))
     await log.append(events)
     await run(log, Router(AGENTS, audit_rate=audit_rate, **more))
     return log

@@ -204,6 +204,23 @@ def test_a_turn_that_was_handed_up_was_not_corrected() -> None:
     assert scene.judged().said_of(handed, "correction") is None
 
 
+@pytest.mark.parametrize("mode", ["live", "shadow", "retrospective"])
+def test_who_hands_a_turn_up_says_nothing_of_what_was_right(mode: str) -> None:
+    scene = Scene()
+    turn = scene.say(MARIA, "EXECUTE: cancel 17", "orders")
+    acted = scene.decide(turn, "action:cancel")
+    scene.decide(turn, "imperator", mode=mode)
+    assert scene.judged().said_of(acted, "correction") is None
+
+
+def test_a_candidate_in_shadow_corrects_nobody() -> None:
+    scene = Scene()
+    turn = scene.say(MARIA, "EXECUTE: cancel 17", "orders")
+    acted = scene.decide(turn, "action:cancel")
+    scene.decide(turn, "action:refund", tier="lppm", mode="shadow")
+    assert scene.judged().said_of(acted, "correction") is None
+
+
 def test_the_end_of_a_conversation_is_shared_along_the_chain_that_led_to_it() -> None:
     scene = Scene()
     first, one = scene.ask()
@@ -250,6 +267,7 @@ def test_each_rule_can_be_switched_off_alone(rule: str) -> None:
         scene = Scene()
         turn, _ = scene.ask()
         scene.decide(turn, "action:x")
+        scene.decide(turn, "action:y", tier="lppm")
         scene.result(scene.call(), ok=False)
         scene.answer("Sorry #failed", intent="ERROR")
         scene.say(MARIA, "👎", "orders")

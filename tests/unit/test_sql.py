@@ -44,8 +44,9 @@ OWN = {
     "tool_results": "call_id ok result error duration_ms",
     "decisions": "turn_id recipient mode tier settled_by route confidence max_error audited "
     "propensity model_id model_version features candidates reason duration_us arguments escalation",
-    "llm_calls": "provider model tokens_in tokens_out cost_usd latency_ms",
-    "outcomes": "result quality judged_by about about_id",
+    "llm_calls": "provider model tokens_in tokens_out cost_usd latency_ms parameters answer_id "
+    "extra",
+    "outcomes": "result quality judged_by about about_id extra",
     "models": "component mad version parameters_sha256 parameters parameters_uri trained_on "
     "metrics hyper_parameters code_version",
     "dead_letters": "processor record_topic record_partition record_offset record_key "
