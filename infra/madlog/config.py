@@ -36,6 +36,12 @@ class Settings(BaseModel):
     audit_rate: float = Field(
         default=0.02, ge=0, le=1, description="share judged by the tier above"
     )
+    agents: str | None = Field(
+        default=None, description="a JSON or TOML file: the live agents and what they may do"
+    )
+    acting_grace_s: float = Field(
+        default=5.0, ge=0, description="how long after its time an act's worker is taken for dead"
+    )
     outcome_rules: str = Field(
         default="", description="rules for outcomes: a,b those only, -a all but a, empty all"
     )

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from madlog.mads.ecosystem import Ecosystem
     from madlog.processors import Engine, Options, Processor
     from madlog.processors.faust import FaustCluster
+    from madlog.processors.acting import ActionEngine, Actor
     from madlog.processors.learning import Learning
+    from madlog.processors.registry_file import RegistryFile
     from madlog.processors.router import Decides
     from madlog.topics.blobs import BlobStore
     from madlog.topics.framing import SchemaRegistry
@@ -35,12 +37,14 @@ __all__ = (
     "folder_beside",
     "is_kafka",
     "log_folder",
+    "open_acting",
     "open_blobs",
     "open_ecosystem",
     "open_event_log",
     "open_faust",
     "open_learning",
     "open_log",
+    "open_registry",
     "open_worker",
     "opened",
     "processors",
@@ -215,13 +219,43 @@ def processors(
 
     settings = settings or Settings()
     known: dict[str, Processor] = {
-        "router": Router(max_error=settings.max_error, audit_rate=settings.audit_rate)
+        "router": Router(
+            open_registry(settings).registry,
+            max_error=settings.max_error,
+            audit_rate=settings.audit_rate,
+        )
     }
     for name in only or ():
         if name not in known and name not in LEARNING:
             names = ", ".join([*known, *LEARNING])
             raise UnknownProcessor(f"there is no processor {name[:60]!r}: {names}")
     return [processor for name, processor in known.items() if only is None or name in only]
+
+
+def open_registry(settings: Settings | None = None) -> "RegistryFile":
+    """Return the live agents that the setting `agents` names; raises InvalidRegistry."""
+    from madlog.processors.acting import Terms
+    from madlog.processors.ports import Registry
+    from madlog.processors.registry_file import RegistryFile, read_registry
+
+    if settings is None or settings.agents is None:
+        return RegistryFile(Registry(), Terms())
+    return read_registry(Path(settings.agents))
+
+
+def open_acting(
+    log: EventLog,
+    settings: Settings | None,
+    registry: "RegistryFile",
+    engine: "ActionEngine",
+) -> "Actor":
+    """Return what runs the acts of a registry's agents, through the guards, by an engine."""
+    from madlog.processors.acting import Actor
+    from madlog.topics.clock import system_random
+
+    grace_s = (settings or Settings()).acting_grace_s
+    worker = system_random(16).hex()
+    return Actor(log, registry.registry, engine, worker, registry.terms, grace_s=grace_s)
 
 
 def open_learning(
