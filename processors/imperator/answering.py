@@ -21,7 +21,7 @@ from madlog.schemas import (
     Turn,
     derived_event_id,
 )
-from madlog.schemas.text import parse
+from madlog.schemas.text import escape, parse
 from madlog.topics import LogEvent
 
 __all__ = ("AUDIT", "AUDITOR", "PURPOSE", "Made", "call_id_of", "made")
@@ -133,7 +133,8 @@ def _turn(
     answer: Answer, asker: str | None, refused: str | None, envelope: Mapping[str, Any]
 ) -> Turn:
     # Who asked is told that nothing was done, and that it is an error, rather than nothing at all.
-    found = parse(answer.text or "" if refused is None else f"I could not do that: {refused}.")
+    said = answer.text or "" if refused is None else escape(f"I could not do that: {refused}.")
+    found = parse(said)
     return Turn(
         **envelope,
         recipients=() if asker is None else (asker,),

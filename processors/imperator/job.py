@@ -111,7 +111,7 @@ class Escalations:
         self._known = _Known(LiveConversations(self._limits.conversations_max))
         self._read = Vector()
         self._reading = asyncio.Lock()
-        # The agents whose Imperator was said to fail.
+        # Agents whose Imperator was said to fail, decisions whose answer was said not to go in.
         self._failing: set[str] = set()
 
     async def run(self, progress: Callable[[Answered], None] = _silent) -> Answered:
@@ -249,7 +249,7 @@ class Escalations:
         if place is None or one.decision.event_id not in self._known.open or self._stopped(one):
             return False
         audit = one.decision.tier != _TIER
-        if place.trigger.done is not None and not audit:
+        if place.answered and not audit:
             # The agent did something about it by itself.
             self._known.open.pop(one.decision.event_id, None)
             return False
@@ -318,6 +318,7 @@ class Escalations:
                 raise
             return False
         self._known.open.pop(decision_id, None)
+        self._failing.discard(decision_id)
         return not repeated
 
     async def _append_call(
@@ -329,16 +330,24 @@ class Escalations:
         wait_s = min(self._limits.wait_s * 2**one.failures, self._limits.wait_max_s)
         one.failures = min(one.failures + 1, 32)
         one.due_ns = self._log.log.clock.monotonic_ns() + int(wait_s * _NS)
-        name = one.agent.name
-        if name in self._failing:
+        asking = one.made is None
+        key = one.agent.name if asking else one.decision.event_id
+        if key in self._failing:
             return
-        self._failing.add(name)
+        self._failing.add(key)
         known = isinstance(error, MadlogError | TimeoutError)
         what = str(error) if known else f"{type(error).__name__}: {error}"
-        self._say(
-            f"the language model of {name} gave no answer to decision {one.decision.event_id}: "
-            f"{what}. It is asked again, at first after {self._limits.wait_s:g} s; nothing is lost"
-        )
+        who, when = one.agent.name, f"at first after {self._limits.wait_s:g} s"
+        if asking:
+            self._say(
+                f"the language model of {who} gave no answer to decision "
+                f"{one.decision.event_id}: {what}. It is asked again, {when}; nothing is lost"
+            )
+        else:
+            self._say(
+                f"the answer to decision {key} of {who} could not be carried out: {what}. It is "
+                f"kept and tried again, {when}"
+            )
 
 
 def _text(event: LogEvent) -> str:

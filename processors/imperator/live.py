@@ -6,7 +6,7 @@ conversations; those that something waits for are never dropped.
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from madlog.processors.lppm.cases import PAST_MAX
 from madlog.processors.retrospect.conversation import Conversation, Trigger
@@ -14,9 +14,11 @@ from madlog.processors.router import is_imported
 from madlog.schemas import ToolCall, Turn
 from madlog.topics import LogEvent
 
-__all__ = ("CONVERSATIONS_MAX", "LiveConversations", "Place")
+__all__ = ("CONVERSATIONS_MAX", "VOID", "LiveConversations", "Place")
 
 CONVERSATIONS_MAX = 50_000
+# In the `extra` of the result of a call that was announced and did not run.
+VOID: Final = "void"
 _KINDS = frozenset(("Turn", "ToolCall", "ToolResult", "ConversationChanged"))
 _ACTS = frozenset((Turn.kind, ToolCall.kind))
 # An act is an event and its answer.
@@ -24,11 +26,15 @@ _LOOK_BACK = 2 * PAST_MAX
 
 
 class Place(NamedTuple):
-    """Where an agent had to decide: the event, the past and what was done, and who asked."""
+    """Where an agent had to decide: the event, the past and what was done, and who asked.
+
+    `answered`: the agent itself has said or done something that names the event as its cause.
+    """
 
     event: LogEvent
     trigger: Trigger
     asker: str | None
+    answered: bool
 
 
 class LiveConversations:
@@ -65,11 +71,20 @@ class LiveConversations:
         number = next(found, None)
         if number is None:
             return None
-        before = events[max(0, number - _LOOK_BACK) : number + 1]
-        did = next((one for one in events[number + 1 :] if _did(one, event_id, agent)), None)
+        before, after = events[max(0, number - _LOOK_BACK) : number + 1], events[number + 1 :]
+        void = {one.fields["call_id"] for one in after if VOID in one.fields["extra"]}
+        mine = [
+            one
+            for one in after
+            if one.kind in _ACTS
+            and one.fields["sender"]["name"] == agent
+            and one.event_id not in void
+        ]
+        did = next((one for one in mine if _about(one, event_id)), None)
         then = (*before, *(() if did is None else (did,)))
         trigger = Conversation(conversation_id, then).trigger(len(before) - 1, agent)
-        return Place(events[number], trigger, _asker(before, agent))
+        answered = any(one.fields["causation_id"] == event_id for one in mine)
+        return Place(events[number], trigger, _asker(before, agent), answered)
 
     def steps(self, conversation_id: str, agent: str, until_us: int) -> list[Mapping[str, Any]]:
         """Return the moves so far of the process that an agent has open in a conversation."""
@@ -81,11 +96,12 @@ class LiveConversations:
         return [] if not last or last[0][-1]["state"] == "completed" else last[0]
 
 
-def _did(event: LogEvent, about: str, agent: str) -> bool:
-    """Tell whether an agent did this about an event, or says nothing of what it is about."""
-    fields = event.fields
-    mine = event.kind in _ACTS and fields["sender"]["name"] == agent
-    return mine and fields["causation_id"] in (about, None)
+def _about(act: LogEvent, event_id: str) -> bool:
+    """Tell whether an act is about an event: by its cause, or by what it had seen of a call."""
+    fields = act.fields
+    if act.kind == ToolCall.kind and fields["seen"] == event_id:
+        return True
+    return fields["causation_id"] in (event_id, None)
 
 
 def _asker(events: list[LogEvent], agent: str) -> str | None:

@@ -19,6 +19,8 @@ from madlog.schemas import Event, ToolCall
 __all__ = ("SAY", "Acts", "Answer", "Asked", "Imperator")
 
 SAY = "say"
+# What has room in a record, however many bytes its characters take.
+_ANSWER_MAX = 200_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,6 +82,10 @@ class Answer:
 
     def checked(self, actions: frozenset[str]) -> "Answer":
         """Return it with canonical arguments; raises InvalidAnswer where nothing can follow it."""
+        if "\x00" in f"{self.text}{self.arguments}":
+            raise InvalidAnswer("the language model answered with a NUL character")
+        if len(self.text or "") + len(self.arguments or "") > _ANSWER_MAX:
+            raise InvalidAnswer(f"the answer is longer than {_ANSWER_MAX:,} characters")
         if self.route in (SAY, IMPERATOR):
             if not (self.text or "").strip():
                 raise InvalidAnswer("the language model answered with no words and no action")

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from tests.unit.counting import event_id, run
+from tests.unit.counting import event_id, read, run
 from tests.unit.imperator_scene import (
     AGENTS,
     SetClock,
@@ -27,6 +27,7 @@ from madlog.processors.imperator import (
 from madlog.processors.imperator.job import Answered
 from madlog.processors.retrospect import Conversation
 from madlog.schemas import Control, Event, ProcessStep, Sender, ToolCall
+from madlog.schemas.text import unescape
 from madlog.topics import EventLog, Receipt
 from madlog.topics.errors import NotWritten
 from madlog.topics.memory import MemoryLog
@@ -119,6 +120,8 @@ async def test_an_action_goes_through_the_port_that_guards_it_together_with_its_
         (Answer("action:refund", "[]"), "no JSON object"),
         (Answer("process"), "a route is say or action:NAME"),
         (Answer.says("  "), "no words and no action"),
+        (Answer.says("a\x00b"), "a NUL character"),
+        (Answer.says("é" * 200_001), "longer than 200,000 characters"),
     ],
 )
 async def test_an_answer_that_nothing_can_follow_runs_nothing_and_who_asked_is_told(
@@ -132,7 +135,7 @@ async def test_an_answer_that_nothing_can_follow_runs_nothing_and_who_asked_is_t
     assert len(imperator.asked) == 1
     _, told = await fields_of(log, "mad.conversations")
     assert (told["intent"], told["recipients"]) == ("ERROR", ["maria"])
-    assert why in told["parts"][0]["text"]
+    assert why in unescape(told["parts"][0]["text"])
     (call,) = await fields_of(log, "mad.llm")
     assert why in call["extra"]["refused"]
 
@@ -241,6 +244,7 @@ async def test_a_failure_is_said_once_and_tried_again_later_and_later() -> None:
         waits.append((clock.us - before) / 1e6)
     assert waits == [1.0, 2.0, 4.0, 8.0]
     assert len(said) == 1
+    assert said[0].startswith("the language model of orders gave no answer to decision ")
     assert "503 from the provider" in said[0]
     imperator.fails = None
     clock.us += 60_000_000
@@ -303,6 +307,8 @@ async def test_an_answer_that_could_not_be_appended_is_kept_and_not_paid_twice(w
     assert len(imperator.asked) == 1
     assert len(await fields_of(log, "mad.llm")) == 1
     assert len(await fields_of(log, "mad.conversations")) == 2
+    assert len(said) == 1
+    assert "could not be carried out" in said[0]
 
 
 async def test_a_stopped_language_model_is_not_asked_until_it_is_started() -> None:
@@ -430,3 +436,39 @@ async def test_the_record_answers_what_was_done_and_what_it_cost() -> None:
     await escalations(unknown, imperator).run()
     with pytest.raises(NoAnswer, match="nothing that orders did"):
         await recorded.decide(imperator.asked[0])
+
+
+async def test_what_a_guard_refused_to_a_cheap_tier_is_answered_though_a_call_was_announced() -> (
+    None
+):
+    log = await log_with(turn_of(1, "EXECUTE: refund 17"))
+    (decided,) = [one.event for one in await read(log, "mad.decisions")]
+    update = {
+        "event_id": event_id(51),
+        "tier": "imperator",
+        "route": "imperator",
+        "escalation": "guard",
+    }
+    call = ToolCall(
+        event_id=event_id(52),
+        conversation_id="c",
+        sender=Sender(name="orders", kind="mad"),
+        occurred_at=52,
+        causation_id=decided.event_id,
+        seen=event_id(1),
+        action="refund",
+        arguments="{}",
+    )
+    void = ToolResult(
+        event_id=event_id(53),
+        conversation_id="c",
+        sender=Sender(name="tools", kind="system"),
+        occurred_at=53,
+        call_id=call.event_id,
+        ok=False,
+        extra={"void": "1"},
+    )
+    await log.append([call, void, decided.model_copy(update=update)])
+    imperator = Told(words)
+    assert (await escalations(log, imperator).run()).escalations == 1
+    assert imperator.asked[0].escalation == "guard"
