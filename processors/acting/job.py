@@ -21,7 +21,7 @@ from madlog.processors.acting.guards import (
     verdict,
 )
 from madlog.processors.acting.ports import ActionEngine
-from madlog.processors.acting.proposal import Proposal, object_of
+from madlog.processors.acting.proposal import Proposal, normal, object_of
 from madlog.processors.acting.turns import proposal_of
 from madlog.processors.acting.writing import (
     ask,
@@ -134,6 +134,7 @@ class Actor:
         question, the refusal); give its events idempotency keys. On a verdict `wait` the caller
         proposes again later; what waits for an approval is also run by `run` when it is given.
         """
+        proposal = replace(proposal, arguments=normal(proposal.arguments))
         said, call = await self._begin(proposal, along_with)
         if call is None:
             return Acted(said, self._facts.known(proposal.act_id))

@@ -14,7 +14,7 @@ from madlog.processors.lppm.values import canonical
 from madlog.schemas import InvalidEvent, derived_event_id
 from madlog.schemas.text import Command, parse
 
-__all__ = ("NO_ARGUMENTS", "Proposal", "Tier", "arguments_of", "object_of", "proposed")
+__all__ = ("NO_ARGUMENTS", "Proposal", "Tier", "arguments_of", "normal", "object_of", "proposed")
 
 Tier = Literal["dtr", "lppm", "imperator"]
 NO_ARGUMENTS = "{}"
@@ -63,7 +63,7 @@ def proposed(decision: Mapping[str, Any], turn: Mapping[str, Any] | None) -> Pro
     if turn is not None:
         text = "".join(part["text"] or "" for part in turn["parts"])
         arguments = decision["arguments"]
-        arguments = arguments_of(text, action) if arguments is None else arguments
+        arguments = arguments_of(text, action) if arguments is None else normal(arguments)
     return Proposal(
         decision_id=decision["event_id"],
         conversation_id=decision["conversation_id"],
@@ -113,6 +113,12 @@ def _arguments(command: Command) -> str | None:
             return None
         named["args"] = rest
     return canonical(named)
+
+
+def normal(text: str | None) -> str | None:
+    """Return the canonical text of a JSON object, None where it is none."""
+    value = object_of(text)
+    return None if value is None else canonical(value)
 
 
 def object_of(text: str | None) -> dict[str, Any] | None:

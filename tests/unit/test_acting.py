@@ -23,7 +23,7 @@ async def test_a_decided_act_is_announced_run_once_and_its_result_told() -> None
     decision = await scene.decide("refund", refund())
     done = await scene.run()
     assert (done.succeeded, done.refused, done.waiting) == (1, 0, {})
-    assert scene.engine.did == [("refund", '{"order_id": 1, "amount_eur": 10}', decision)]
+    assert scene.engine.did == [("refund", '{"amount_eur":10,"order_id":1}', decision)]
     (call,) = await scene.of("ToolCall")
     assert (call["sender"]["name"], call["causation_id"]) == ("shop", decision)
     assert list(call["preconditions"]) == ["once-per:order_id", "argument:amount_eur<=100"]
