@@ -1,16 +1,18 @@
-"""The routing report's two charts, as SVG: shares of tiers, and errors with their intervals."""
+"""The routing report's charts, as SVG: shares of tiers, errors with intervals, reliability."""
 
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ("MEANINGS", "intervals", "shares")
+__all__ = ("MEANINGS", "intervals", "reliability", "shares")
 
 MEANINGS = {"dtr": "decision tree", "lppm": "learned process", "imperator": "language model"}
 _WIDTH, _LEFT, _ROW = 860, 210, 26
 _BAR = _WIDTH - _LEFT - 20
 _LABEL_MAX = 28
+# Where the axes of reliability begin, so that each fifth of them is a round figure.
+_FLOORS = (0.0, 0.5, 0.8, 0.9)
 # A part of a bar narrower than this has no room for its figure.
 _FIGURE_MIN = 0.07
 
@@ -78,6 +80,50 @@ def intervals(rows: Sequence[Mapping[str, Any]]) -> str:
             f"{share * span:.0%}</text>"
         )
     return _svg(y + 22, parts)
+
+
+def reliability(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the rows of `ask calibration`: stated confidence across, delivered share right up.
+
+    What is on the diagonal is right as often as it says. Rows that nobody judged are left out.
+    """
+    shown = [row for row in rows if row["judged"]]
+    ends = [float(row[name]) for row in shown for name in ("stated", "delivered_low")]
+    floor = max(one for one in _FLOORS if one <= min([1.0, *ends]))
+    left, top, size = _LEFT, 8, 320
+
+    def x(share: float) -> float:
+        return left + (share - floor) / (1.0 - floor) * size
+
+    def y(share: float) -> float:
+        return top + (1.0 - share) / (1.0 - floor) * size
+
+    parts = [
+        f'<line class="promise" x1="{left}" y1="{top + size}" x2="{left + size}" y2="{top}"/>',
+    ]
+    for number in range(6):
+        share = floor + number / 5 * (1.0 - floor)
+        parts += [
+            f'<line class="axis" x1="{left}" x2="{left + size}" y1="{y(share):.1f}" '
+            f'y2="{y(share):.1f}"/>',
+            f'<text class="soft" x="{left - 8}" y="{y(share) + 4:.1f}" text-anchor="end">'
+            f"{share:.0%}</text>",
+            f'<text class="soft" x="{x(share):.1f}" y="{top + size + 18}" text-anchor="middle">'
+            f"{share:.0%}</text>",
+        ]
+    for row in shown:
+        across, tier = x(float(row["stated"])), escape(row["tier"])
+        title = (
+            f"{MEANINGS.get(row['tier'], row['tier'])}, mode {row['mode']}: said "
+            f"{row['stated']:.1%}, right {row['right']:,} of {row['judged']:,}; {row['verdict']}"
+        )
+        parts.append(
+            f'<g><title>{escape(title)}</title><line class="range" x1="{across:.1f}" '
+            f'x2="{across:.1f}" y1="{y(float(row["delivered_low"])):.1f}" '
+            f'y2="{y(float(row["delivered_high"])):.1f}"/><circle class="{tier}" '
+            f'cx="{across:.1f}" cy="{y(float(row["delivered"])):.1f}" r="5"/></g>'
+        )
+    return _svg(top + size + 26, parts)
 
 
 def _svg(height: int, parts: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 from madlog.analytics.output import json_rows
 from madlog.analytics.questions import ask
-from madlog.analytics.routing_charts import MEANINGS, intervals, shares
+from madlog.analytics.routing_charts import MEANINGS, intervals, reliability, shares
 from madlog.analytics.sql import query
 from madlog.analytics.tables import LogSource
 from madlog.topics import EventLog, Vector
@@ -54,6 +54,8 @@ async def routing_report(log: EventLog, *, as_of: Vector | None = None) -> Routi
         name: list(json_rows(await ask(log, name, as_of=end)))
         for name in ("tiers", "learned", "promises", "escalations", "regret")
     }
+    of_all = await ask(log, "calibration", {"by_model": "no"}, as_of=end)
+    told["calibration"] = list(json_rows(of_all))
     source = LogSource(log)
     by_model = await query(log, _BY_MODEL, as_of=end, source=source)
     traffic = await _traffic(log, end)
@@ -127,6 +129,7 @@ def _sections(
                 "dashed line is what was promised. Live, only the audited share counts.",
             ),
         ]
+    parts += _calibrated(told["calibration"])
     parts += _table(
         "Why turns went up to the language model",
         told["escalations"],
@@ -140,6 +143,22 @@ def _sections(
     learned_columns = ("model", "mode", "decisions", "settled", "delivered_error")
     seen = ("conversations_seen", "conversations_learned", "code_version")
     return parts + _table("What was learned", told["learned"], (*learned_columns, *seen))
+
+
+def _calibrated(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    judged = [row for row in rows if row["judged"]]
+    parts = ["<h2>How sure, and how often right</h2>"] if judged else []
+    for mode in dict.fromkeys(row["mode"] for row in judged):
+        parts.append(
+            _figure(
+                reliability([row for row in judged if row["mode"] == mode]),
+                f"{escape(_title(mode))}. Across: the confidence that decisions state; up: the "
+                "share of them that was right, with its 95 % interval. On the dashed line a tier "
+                "is right as often as it says. The decision tree states a lower bound, so it "
+                "should lie above.",
+            )
+        )
+    return parts
 
 
 def _title(mode: str) -> str:

@@ -2,13 +2,16 @@
 
 Each call fills a database of its own and throws it away, so there is no file to lock, to repair
 or to fall behind. Nothing outside the views can be reached: no files, no network, no extensions,
-no variables of this program, and the settings are locked before the query runs.
+no variables of this program, and the settings are locked before the query runs. Beside DuckDB's
+own functions there are `share_low(part, whole)` and `share_high(part, whole)`, the exact 95 %
+interval of a share.
 """
 
 import asyncio
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import duckdb
@@ -16,6 +19,7 @@ import duckdb
 from madlog.analytics.errors import BadParameter, BadSql, SqlLimit
 from madlog.analytics.tables import LogSource, Source, schema_of, topics_of
 from madlog.analytics.views import TABLE_PREFIX, VIEWS
+from madlog.processors.promise import interval
 from madlog.topics import EventLog, Vector
 
 __all__ = ("MEMORY_LIMIT", "Result", "query", "views_of")
@@ -146,9 +150,20 @@ def _define(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Any]) -> None:
     for kind in sorted(kinds):
         table = tables.get(kind)
         con.register(f"{TABLE_PREFIX}{kind}", _empty(kind) if table is None else table)
+    for place, name in enumerate(("share_low", "share_high")):
+        types: Any = ["BIGINT", "BIGINT"]
+        nulls: Any = "special"
+        con.create_function(name, partial(_bound, place), types, "DOUBLE", null_handling=nulls)
     for view in VIEWS.values():
         con.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
     con.execute("SET lock_configuration = true")
+
+
+def _bound(place: int, part: int | None, whole: int | None) -> float | None:
+    """Return an end of a share's interval; None where there is no such share."""
+    if part is None or not whole or not 0 <= part <= whole:
+        return None
+    return interval(part, whole)[place]
 
 
 def _empty(kind: str) -> Any:

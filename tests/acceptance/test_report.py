@@ -70,6 +70,7 @@ def test_the_page_says_what_traffic_it_is_of_and_what_was_wrong(page: str) -> No
     assert "first-160" in page
     assert "action:get_order" in page
     assert "learned process" in page
+    assert "How sure, and how often right" in page
 
 
 async def test_a_log_without_decisions_makes_a_page_too(tmp_path: Path) -> None:
