@@ -5,11 +5,9 @@ from typing import ClassVar
 
 from madlog.processors.acting.job import Actor
 from madlog.processors.acting.proposal import Proposal
-from madlog.processors.acting.turns import find_turn
 from madlog.processors.errors import ProcessorError
 from madlog.processors.imperator.ports import Asked
 from madlog.schemas import Event, ToolCall
-from madlog.topics import EventLog
 
 __all__ = ("ActWaits", "GuardedActs")
 
@@ -23,8 +21,7 @@ class ActWaits(ProcessorError):
 class GuardedActs:
     """What runs the actions that a language model decided on (`Acts` of the Imperator's job)."""
 
-    def __init__(self, log: EventLog, actor: Actor) -> None:
-        self._log = log
+    def __init__(self, actor: Actor) -> None:
         self._actor = actor
 
     async def __call__(self, asked: Asked, call: ToolCall, along_with: Sequence[Event]) -> None:
@@ -32,8 +29,6 @@ class GuardedActs:
 
         When this returns, `along_with` is on the log: with the call, the question or the refusal.
         """
-        turn = await find_turn(self._log, asked.conversation_id, asked.turn_id)
-        asker = None if turn is None else str(turn.fields["sender"]["name"])
         acted = await self._actor.act(
             Proposal(
                 decision_id=asked.decision_id,
@@ -49,7 +44,7 @@ class GuardedActs:
                 subject=call.subject,
                 call_id=call.event_id,
                 cause_id=call.causation_id,
-                asker=asker,
+                asker=asked.asker,
             ),
             along_with,
         )

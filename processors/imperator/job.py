@@ -287,6 +287,7 @@ class Escalations:
                 decision.conversation_id, decision.recipient, decision.occurred_at
             ),
             decision.escalation,
+            place.asker,
         )
         imperator = self._imperators[one.agent.name]
         try:

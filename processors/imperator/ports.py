@@ -31,6 +31,7 @@ class Asked:
     the closed set of what may be done; `steps` are the moves so far of the process that the
     conversation is in, as ProcessStep's fields. `escalation` says why it is asked, one of
     `madlog.processors.escalations`; None where its answer only judges what a cheaper tier did.
+    `asker` is who gets the answer, None where nobody is known to wait for it.
     """
 
     decision_id: str
@@ -42,6 +43,7 @@ class Asked:
     actions: frozenset[str]
     steps: Sequence[Mapping[str, Any]] = ()
     escalation: str | None = None
+    asker: str | None = None
 
 
 @dataclass(frozen=True)
