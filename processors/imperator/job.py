@@ -76,6 +76,9 @@ class _Known:
     by_control: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     calls: set[str] = field(default_factory=set)
     open: dict[str, _Open] = field(default_factory=dict)
+    # The decision that each call of a model would answer, and those that were just read.
+    asked: dict[str, str] = field(default_factory=dict)
+    fresh: list[str] = field(default_factory=list)
 
 
 def _silent(_: Answered) -> None:
@@ -175,11 +178,13 @@ class Escalations:
                     self._known.live.trim(self._waiting())
                 self._read = Vector({**self._read, **end})
             open_ = self._known.open
-            for decision_id in [one for one in open_ if call_id_of(one) in self._known.calls]:
-                del open_[decision_id]
+            for call_id in self._known.calls & self._known.asked.keys():
+                open_.pop(self._known.asked.pop(call_id), None)
             self._known.calls.clear()
-            for one in [one for one in open_.values() if self._nobody_may(one.decision)]:
-                del open_[one.decision.event_id]
+            for decision_id in self._known.fresh:
+                if decision_id in open_ and self._nobody_may(open_[decision_id].decision):
+                    self._close(decision_id)
+            self._known.fresh.clear()
 
     def _waiting(self) -> Iterable[str]:
         return (one.decision.conversation_id for one in self._known.open.values())
@@ -210,6 +215,12 @@ class Escalations:
         decision = event.event
         assert isinstance(decision, Decision)
         self._known.open[event.event_id] = _Open(decision, self._registry[name])
+        self._known.asked[call_id_of(event.event_id)] = event.event_id
+        self._known.fresh.append(event.event_id)
+
+    def _close(self, decision_id: str) -> None:
+        self._known.open.pop(decision_id, None)
+        self._known.asked.pop(call_id_of(decision_id), None)
 
     def _nobody_may(self, decision: Decision) -> bool:
         """Tell whether the language model itself was stopped when the decision was made."""
@@ -251,7 +262,7 @@ class Escalations:
         audit = one.decision.tier != _TIER
         if place.answered and not audit:
             # The agent did something about it by itself.
-            self._known.open.pop(one.decision.event_id, None)
+            self._close(one.decision.event_id)
             return False
         try:
             if one.made is None:
@@ -318,7 +329,7 @@ class Escalations:
             if decision_id in self._known.open:
                 raise
             return False
-        self._known.open.pop(decision_id, None)
+        self._close(decision_id)
         self._failing.discard(decision_id)
         return not repeated
 
