@@ -26,7 +26,7 @@ from madlog.processors.imperator import (
 )
 from madlog.processors.imperator.job import Answered
 from madlog.processors.retrospect import Conversation
-from madlog.schemas import Control, Event, ProcessStep, Sender, ToolCall
+from madlog.schemas import Control, Event, ProcessStep, Sender, ToolCall, ToolResult
 from madlog.schemas.text import unescape
 from madlog.topics import EventLog, Receipt
 from madlog.topics.errors import NotWritten
