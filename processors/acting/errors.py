@@ -1,6 +1,7 @@
 """Errors of acting.
 
 ProcessorError (madlog.processors.errors)
+├── CannotAnswer (LookupError)   nothing waits for this answer
 ├── InvalidRule (ValueError)     a precondition that no guard knows
 ├── InvalidBudget (ValueError)   a budget that nobody can keep
 └── InvalidRegistry (ValueError) a registry file that says what cannot be followed
@@ -8,7 +9,11 @@ ProcessorError (madlog.processors.errors)
 
 from madlog.processors.errors import ProcessorError
 
-__all__ = ("InvalidBudget", "InvalidRegistry", "InvalidRule")
+__all__ = ("CannotAnswer", "InvalidBudget", "InvalidRegistry", "InvalidRule")
+
+
+class CannotAnswer(ProcessorError, LookupError):
+    """Nothing waits for this answer: `madlog control list` shows what does."""
 
 
 class InvalidRule(ProcessorError, ValueError):

@@ -13,6 +13,7 @@ import typer
 from madlog import __version__
 from madlog.cli import (
     ask,
+    control,
     demo,
     integrity,
     log,
@@ -55,6 +56,7 @@ for module in (
     moving,
     working,
     outcomes,
+    control,
     ask,
     processes,
     report,
