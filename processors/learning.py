@@ -1,12 +1,14 @@
 """What is learned from a log while it grows: how things ended, and what history would have been.
 
-Both read the whole log in their order and add to it by ids and keys that come from what they say,
+How things ended is judged of what acted, and of what candidates decided beside, by what was done.
+All read the whole log in their order and add to it by ids and keys that come from what they say,
 so a second one at work, or the same after a crash, adds nothing twice.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from madlog.processors.imperator.shadow import ShadowJudge
 from madlog.processors.outcomes import Judge, judge_log
 from madlog.processors.retrospect import Retrospection, Retrospector, Settled
 from madlog.schemas import Outcome
@@ -35,6 +37,7 @@ class Learning:
         self._log = log
         self._judge = judge
         self._judged = Vector()
+        self._shadows = None if judge is None else ShadowJudge(log)
         self._retrospector = None if retrospection is None else Retrospector(log, retrospection)
         self.learned = Learned()
 
@@ -49,6 +52,14 @@ class Learning:
         def settled(now: Settled) -> None:
             progress(learned.outcomes + learned.retrospective_decisions + now.decisions)
 
+        if self._shadows is not None:
+            before = learned.outcomes
+
+            def beside(count: int) -> None:
+                learned.outcomes = before + count
+                progress(learned.outcomes + learned.retrospective_decisions)
+
+            await self._shadows.run(beside)
         await self._judge_new(judged)
         if self._retrospector is not None:
             added = await self._retrospector.run(settled)

@@ -10,6 +10,8 @@ from tests.unit.test_questions import answer
 
 from madlog.processors.imperator import Answer
 from madlog.processors.imperator.shadow import ShadowJudge
+from madlog.processors.learning import Learning
+from madlog.processors.outcomes import Judge
 from madlog.schemas import Decision, Event, Sender, ToolCall, Turn, derived_event_id
 from madlog.topics import EventLog
 
@@ -150,3 +152,20 @@ async def test_the_questions_keep_shadow_apart_from_what_acted() -> None:
     assert await answer(log, "regret", *wrong) == [
         ("shadow", "action:get_order", "action:get_order", '{"id":17}', "record")
     ]
+
+
+async def test_the_worker_judges_candidates_as_it_learns() -> None:
+    log = await log_with(turn_of(1, "Where is my parcel?"))
+    (shadow,) = await beside(log, "action:get_order", '{"id":17}')
+    await escalations(log, Told(lambda _: ANSWER)).run()
+    learning = Learning(log, Judge(rules=["thumbs"]), None)
+    said: list[int] = []
+    await learning.run(said.append)
+    assert await verdicts(log) == {shadow: "success"}
+    assert (learning.learned.outcomes, said) == (1, [1])
+    await learning.run(said.append)
+    assert said == [1]
+    switched_off = Learning(log, None, None)
+    await beside(log, "ack")
+    await switched_off.run(said.append)
+    assert said == [1]
