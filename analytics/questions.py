@@ -18,6 +18,7 @@ from typing import Any
 from madlog.analytics.as_of import parse_time
 from madlog.analytics.conversation_view import NoConversation, latest_conversation
 from madlog.analytics.errors import BadParameter, UnknownQuestion
+from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.sql import MEMORY_LIMIT, Result, query
 from madlog.analytics.tables import LogSource
 from madlog.topics import EventLog, Vector
@@ -159,6 +160,7 @@ async def ask(
     as_of: Vector | None = None,
     memory_limit: str = MEMORY_LIMIT,
     on_damage: OnDamage = log_damage,
+    prices: PriceList = NO_PRICES,
 ) -> Result:
     """Answer a named question from the log up to `as_of`, by default its end now.
 
@@ -179,6 +181,7 @@ async def ask(
         memory_limit=memory_limit,
         parameters=values,
         source=source,
+        prices=prices,
     )
     if one is not None and result.table.num_rows == 0:
         await _require(log, one, as_of, source)

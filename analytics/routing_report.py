@@ -6,6 +6,7 @@ from html import escape
 from typing import Any
 
 from madlog.analytics.output import json_rows
+from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.questions import ask
 from madlog.analytics.routing_charts import MEANINGS, intervals, reliability, shares
 from madlog.analytics.sql import query
@@ -17,6 +18,7 @@ __all__ = ("RoutingReport", "routing_report")
 # What DOMAIN's founder expects of a grown ecosystem, as shares of all turns.
 _TARGETS = {"dtr": (0.60, 0.80), "lppm": (0.15, 0.30), "imperator": (0.05, 0.10)}
 _ROWS_MAX = 15
+_SAVED = ("tokens_in_avoided", "tokens_out_avoided", "usd_avoided")
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1f2933;--soft:#52606d;--line:#d9e2ec;--page:#fff;
 --dtr:#1b7f79;--lppm:#3b6fb6;--imperator:#b7791f;--bad:#b3261e}
@@ -47,12 +49,14 @@ class RoutingReport:
     decisions: int
 
 
-async def routing_report(log: EventLog, *, as_of: Vector | None = None) -> RoutingReport:
+async def routing_report(
+    log: EventLog, *, as_of: Vector | None = None, prices: PriceList = NO_PRICES
+) -> RoutingReport:
     """Make the page from the log up to `as_of`, by default its end now."""
     end = await log.log.end(sorted(await log.log.topics())) if as_of is None else as_of
     told = {
-        name: list(json_rows(await ask(log, name, as_of=end)))
-        for name in ("tiers", "learned", "promises", "escalations", "regret")
+        name: list(json_rows(await ask(log, name, as_of=end, prices=prices)))
+        for name in ("tiers", "learned", "promises", "escalations", "regret", "savings")
     }
     of_all = await ask(log, "calibration", {"by_model": "no"}, as_of=end)
     told["calibration"] = list(json_rows(of_all))
@@ -130,6 +134,11 @@ def _sections(
             ),
         ]
     parts += _calibrated(told["calibration"])
+    parts += _table(
+        "What was saved, or would have been",
+        told["savings"],
+        ("mode", "calls_avoided", *_SAVED, "calls_of_unknown_cost", "models_of_unknown_cost"),
+    )
     parts += _table(
         "Why turns went up to the language model",
         told["escalations"],

@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from madlog.analytics.errors import BadParameter, BadSql, SqlLimit
+from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.tables import LogSource, Source, schema_of, topics_of
 from madlog.analytics.views import TABLE_PREFIX, VIEWS
 from madlog.processors.promise import interval
@@ -60,9 +61,11 @@ async def query(
     memory_limit: str = MEMORY_LIMIT,
     parameters: Mapping[str, Any] | None = None,
     source: Source | None = None,
+    prices: PriceList = NO_PRICES,
 ) -> Result:
     """Run one SELECT over the log up to `as_of` (exclusive), by default its end now.
 
+    Beside the log's views there is the table `prices`, which holds the price list.
     Raises BadSql, BadParameter, SqlLimit.
     """
     with duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": memory_limit}) as con:
@@ -72,6 +75,7 @@ async def query(
         end = await log.log.end(topics) if as_of is None else as_of.only(topics)
         unread = tuple(sorted(set(topics) - {tp.topic for tp in end}))
         tables = await (source or LogSource(log)).tables(kinds, end)
+        con.register("prices", prices.table())
         _define(con, tables)
         work = asyncio.get_running_loop().run_in_executor(None, _run, con, sql, values)
         try:

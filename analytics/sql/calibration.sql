@@ -22,7 +22,7 @@ WITH bands (confidence_from, confidence_to) AS (
 ), counted AS (
     SELECT mode, tier, model, model_id, confidence_from, confidence_to, count(*) AS decisions,
         count(result) AS judged, count(*) FILTER (result = 'success') AS right_ones,
-        coalesce(avg(confidence) FILTER (result IS NOT NULL), avg(confidence)) AS stated
+        coalesce(favg(confidence) FILTER (result IS NOT NULL), favg(confidence)) AS stated
     FROM told
     GROUP BY ALL
 ), measured AS (
@@ -37,7 +37,7 @@ SELECT mode, tier, model, confidence_from, confidence_to, c.decisions, judged,
     round(low, 4) AS delivered_low, round(high, 4) AS delivered_high,
     CASE WHEN low IS NULL THEN 'unknown' WHEN stated > high THEN 'too sure'
         WHEN stated < low THEN 'too unsure' ELSE 'fits' END AS verdict,
-    round(sum(judged * abs(stated - delivered)) OVER whole / sum(judged) OVER whole, 4)
+    round(fsum(judged * abs(stated - delivered)) OVER whole / sum(judged) OVER whole, 4)
         AS calibration_error,
     c.model_id
 FROM measured c LEFT JOIN models m ON m.event_id = c.model_id

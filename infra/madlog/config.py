@@ -32,6 +32,9 @@ class Settings(BaseModel):
     session_timeout_s: float = Field(default=6.0, gt=0.5, le=9.0, description="member lease")
     worker_batch_records_max: int = Field(default=2_000, ge=1, le=10_000)
     worker_recovery_timeout_s: float = Field(default=600.0, gt=0)
+    prices: str | None = Field(
+        default=None, description="a CSV or JSON file of dollars a million tokens, by model"
+    )
     max_error: float = Field(default=0.05, ge=0, le=1, description="promised error of cheap tiers")
     audit_rate: float = Field(
         default=0.02, ge=0, le=1, description="share judged by the tier above"

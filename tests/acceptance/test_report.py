@@ -3,13 +3,15 @@
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 from tests.acceptance.cli import madlog
 from tests.unit.history import history
+from tests.unit.test_questions import about, decision
 
-from madlog.schemas import Event, Part, Turn
+from madlog.schemas import Event, LlmCall, Part, Turn
 from madlog.wiring import opened
 
 VOID = {"meta", "rect", "line", "circle"}
@@ -71,6 +73,28 @@ def test_the_page_says_what_traffic_it_is_of_and_what_was_wrong(page: str) -> No
     assert "action:get_order" in page
     assert "learned process" in page
     assert "How sure, and how often right" in page
+
+
+async def test_a_price_list_is_given_by_an_option_or_a_setting_and_a_bad_one_is_refused(
+    tmp_path: Path,
+) -> None:
+    tokens: dict[str, Any] = {"model": "scripted-1", "tokens_in": 1_000, "tokens_out": 100}
+    async with opened(str(tmp_path / "demo")) as log:
+        await log.append([decision(1, "dtr"), LlmCall(**about(2, "bot"), cost_usd=0.01, **tokens)])
+    head = "model,usd_per_million_in,usd_per_million_out\n"
+    (tmp_path / "prices.csv").write_text(f"{head}scripted-1,1000,1000\n", encoding="utf-8")
+    (tmp_path / "bad.csv").write_text(f"{head}scripted-1,-1,1\n", encoding="utf-8")
+    asked = ("ask", "savings", "--log", "demo", "--json")
+    known = madlog(*asked, cwd=tmp_path).rows[0]["usd_avoided"]
+    (by_option,) = madlog(*asked, "--prices", "prices.csv", cwd=tmp_path).rows
+    (by_setting,) = madlog(*asked, cwd=tmp_path, env={"MADLOG_PRICES": "prices.csv"}).rows
+    assert by_option == by_setting
+    assert (known, by_option["usd_avoided"]) == (0.01, 1.1)
+    told = madlog(*asked, "--prices", "bad.csv", cwd=tmp_path).refused(2)
+    assert "bad.csv:2 usd_per_million_in is '-1'" in told
+    page = ("report", "routing", "--out", "r.html", "--log", "demo")
+    assert madlog(*page, "--prices", "prices.csv", cwd=tmp_path).code == 0
+    assert "What was saved" in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
 async def test_a_log_without_decisions_makes_a_page_too(tmp_path: Path) -> None:

@@ -133,6 +133,8 @@ async def test_savings_are_calls_avoided_at_what_calls_took_and_unknown_stays_un
     # 2 calls of 1,000 tokens at 2.5 and 100 at 10 dollars a million.
     assert await answer(free, "savings", *columns, **priced) == [("live", 2, 2_000, 0.01)]
     paid = await log_of(*made, model_call(4, cost_usd=0.5), model_call(5, tokens_in=10))
-    assert await answer(paid, "savings", *columns) == [("live", 2, 20, 1.0)]
+    # The cost of one of the two calls is known, so that of one of the two that were avoided.
+    assert await answer(paid, "savings", *columns) == [("live", 2, 20, 0.5)]
+    assert await answer(paid, "savings", "calls_of_unknown_cost") == [(1,)]
     with pytest.raises(BadParameter, match="usd_in"):
         await answer(free, "savings", *columns, usd_in="cheap")

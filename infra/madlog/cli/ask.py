@@ -1,6 +1,7 @@
 """sql, ask: questions about the log."""
 
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,13 +19,18 @@ from madlog.cli._context import (
 )
 
 if TYPE_CHECKING:
+    from madlog.analytics.prices import PriceList
     from madlog.analytics.sql import Result
 
-__all__ = ("register",)
+__all__ = ("PricesOption", "price_list", "register")
 
 AsOf = Annotated[
     str | None,
     typer.Option("--as-of", metavar="POSITIONS|@FILE|TIME", help="Ask the log as it was then."),
+]
+PricesOption = Annotated[
+    Path | None,
+    typer.Option("--prices", metavar="FILE", help="A price list by model, CSV or JSON."),
 ]
 FormatOption = Annotated[
     str | None, typer.Option("--format", metavar="table|json|csv|parquet", help="Default: table.")
@@ -41,11 +47,14 @@ def sql(
     ctx: typer.Context,
     query: Annotated[str, typer.Argument(metavar='"SELECT …"', help="One SELECT.")],
     as_of: AsOf = None,
+    prices: PricesOption = None,
     fmt: FormatOption = None,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask in SQL: one SELECT over the log's views, no access to files.
+
+    The table prices holds the price list of --prices, else of MADLOG_PRICES.
 
     \b
     Examples:
@@ -53,7 +62,15 @@ def sql(
       madlog sql "from decisions" --format parquet > decisions.parquet
     """
     state = state_of(ctx, log, as_json)
-    run(_sql(state, query, as_of, _format(state, fmt)))
+    run(_sql(state, query, as_of, _format(state, fmt), price_list(state, prices)))
+
+
+def price_list(state: State, given: Path | None) -> "PriceList":
+    """Return the price list of this option, else of the settings; raises BadPrices."""
+    from madlog.analytics.prices import NO_PRICES, read_prices
+
+    named = given or (Path(state.settings.prices) if state.settings.prices else None)
+    return NO_PRICES if named is None else read_prices(named)
 
 
 def _format(state: State, fmt: str | None) -> str:
@@ -65,14 +82,14 @@ def _format(state: State, fmt: str | None) -> str:
     return chosen
 
 
-async def _sql(state: State, text: str, as_of: str | None, fmt: str) -> None:
+async def _sql(state: State, text: str, as_of: str | None, fmt: str, prices: "PriceList") -> None:
     from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.sql import query
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
         at = await resolve(log, as_of) if as_of else None
-        result = await query(log, text, as_of=at)
+        result = await query(log, text, as_of=at, prices=prices)
     _print_result(state, result, fmt, as_of)
 
 
@@ -117,6 +134,7 @@ def ask(
     ] = None,
     as_of: AsOf = None,
     show_sql: Annotated[bool, typer.Option("--sql", help="Print its SQL instead.")] = False,
+    prices: PricesOption = None,
     fmt: FormatOption = None,
     log: LogOption = None,
     as_json: JsonOption = False,
@@ -127,6 +145,7 @@ def ask(
     Examples:
       madlog ask
       madlog ask transcript -p conversation=order-4711
+      madlog ask savings --prices prices.csv
     """
     state = state_of(ctx, log, as_json)
     if name is None:
@@ -137,7 +156,8 @@ def ask(
 
         print(question(name).sql.strip())
         return
-    run(_ask(state, name, _parameters(param or []), as_of, _format(state, fmt)))
+    given = _parameters(param or [])
+    run(_ask(state, name, given, as_of, _format(state, fmt), price_list(state, prices)))
 
 
 def _list(state: State) -> None:
@@ -173,7 +193,12 @@ def _parameters(given: list[str]) -> dict[str, str]:
 
 
 async def _ask(
-    state: State, name: str, parameters: dict[str, str], as_of: str | None, fmt: str
+    state: State,
+    name: str,
+    parameters: dict[str, str],
+    as_of: str | None,
+    fmt: str,
+    prices: "PriceList",
 ) -> None:
     from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.questions import ask as ask_question
@@ -181,5 +206,5 @@ async def _ask(
 
     async with opened(state.url, state.settings, create=False) as log:
         at = await resolve(log, as_of) if as_of else None
-        result = await ask_question(log, name, parameters, as_of=at)
+        result = await ask_question(log, name, parameters, as_of=at, prices=prices)
     _print_result(state, result, fmt, as_of)

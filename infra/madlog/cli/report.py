@@ -1,7 +1,7 @@
 """report: an HTML page for people who would rather look."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,10 @@ from madlog.cli._context import (
     run,
     state_of,
 )
+from madlog.cli.ask import PricesOption, price_list
+
+if TYPE_CHECKING:
+    from madlog.analytics.prices import PriceList
 
 __all__ = ("register",)
 
@@ -35,6 +39,7 @@ def reports() -> None:
 def routing(
     ctx: typer.Context,
     out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to.")],
+    prices: PricesOption = None,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -43,15 +48,15 @@ def routing(
     Example: madlog report routing --out routing.html
     """
     state = state_of(ctx, log, as_json)
-    run(_routing(state, out))
+    run(_routing(state, out, price_list(state, prices)))
 
 
-async def _routing(state: State, out: Path) -> None:
+async def _routing(state: State, out: Path, prices: "PriceList") -> None:
     from madlog.analytics.routing_report import routing_report
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
-        made = await routing_report(log)
+        made = await routing_report(log, prices=prices)
     try:
         out.write_text(made.html, encoding="utf-8")
     except OSError as error:
