@@ -98,6 +98,8 @@ class Facts:
         # Announced and not run: how often, and the last call of those that are still to run.
         self.void: dict[str, int] = {}
         self.voided: dict[str, Call] = {}
+        # The calls of which somebody said that nobody knows what they came to.
+        self.unknown: set[str] = set()
         self._registry = registry
         self._read = Vector()
         self._claims: dict[str, Call] = {}
@@ -235,6 +237,8 @@ class Facts:
         if fields["ok"] and call.action in self._named:
             self._succeeded[call.conversation_id].add(call.action)
         perhaps = UNKNOWN in fields["extra"]
+        if perhaps:
+            self.unknown.add(call.call_id)
         if call.given is None or not (fields["ok"] or perhaps):
             return
         for names in self._once.get(call.action, ()):

@@ -312,8 +312,11 @@ class Actor:
         try:
             await self._log.append([NewEvent(told, headers)])
         except IdempotencyConflict:
-            # Others had given it up: that is on the log, and what it came to is said beside it.
-            if late is not told:
+            async with self._deciding:
+                await self._facts.read(self._log)
+            # Where others had given it up, what it came to is said beside that. Else another
+            # worker ran it again as well, and its result is as good.
+            if late is not told and call.call_id in self._facts.unknown:
                 await self._log.append([NewEvent(late, headers)])
                 told = late
         finally:
