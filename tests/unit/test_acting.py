@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from tests.unit.acting_scene import FakeEngine, Scene, agent
 
-from madlog.processors.acting import Answer, Proposal
+from madlog.processors.acting import Answer, Budget, Proposal
 from madlog.processors.ports import Action
 from madlog.schemas import LlmCall, Sender, ToolCall
 from madlog.topics.errors import OutcomeUnknown
@@ -143,6 +143,46 @@ async def test_of_two_workers_one_runs_each_act() -> None:
     assert len(first.did) + len(second.did) == 8
     assert len({key for _, _, key in first.did + second.did}) == 8
     assert len(await scene.of("ToolResult")) == len(await scene.of("ToolCall")) == 8
+
+
+async def test_of_two_workers_that_announce_one_act_the_first_on_the_log_runs_it() -> None:
+    scene = Scene()
+    first, second = FakeEngine(), FakeEngine()
+    await scene.decide("lookup_order", {})
+    told = await scene.race(scene.another(first).run(), scene.another(second).run())
+    assert sorted([len(first.did), len(second.did)]) == [0, 1]
+    assert sum(one.succeeded for one in told) == 1
+    assert len(await scene.of("ToolResult")) == len(await scene.of("ToolCall")) == 1
+
+
+async def test_of_two_workers_that_announce_refunds_of_one_order_at_most_one_runs() -> None:
+    scene = Scene()
+    acts = [
+        replace(llm_act(scene, "refund", number), conversation_id="cd"[number]) for number in (0, 1)
+    ]
+    here, there = scene.another(), scene.another()
+    await scene.race(here.act(acts[0]), there.act(acts[1]))
+    assert len(await scene.of("ToolCall")) == 2
+    assert len(scene.engine.did) <= 1
+    # What gave way to the other is not lost: it is tried again, by any worker.
+    for _ in range(3):
+        await scene.another().run()
+    assert len(scene.engine.did) == 1
+    assert await scene.refusals() == ["once-per:order_id"]
+
+
+async def test_of_two_workers_that_announce_more_than_a_budget_allows_none_is_over_it() -> None:
+    scene = Scene(budgets={"shop": {"one": Budget("one", acts=1, window_s=60)}})
+    acts = [
+        replace(llm_act(scene, "lookup_order", number), conversation_id="cd"[number])
+        for number in (0, 1)
+    ]
+    here, there = scene.another(), scene.another()
+    await scene.race(here.act(acts[0]), there.act(acts[1]))
+    for count in (1, 2):
+        await scene.another().run()
+        assert len(scene.engine.did) == count
+        scene.clock.move(60)
 
 
 async def test_of_two_workers_that_refund_one_order_at_most_one_does() -> None:
