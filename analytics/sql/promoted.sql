@@ -13,7 +13,11 @@ WITH newest AS (
 ), answers AS (
     SELECT causation_id AS decision_id, extra->>'route' AS route, extra->>'arguments' AS arguments
     FROM llm_calls
-    WHERE parameters->>'purpose' IS NOT NULL AND extra->>'route' IS NOT NULL
+    WHERE parameters->>'purpose' IS NOT NULL
+    -- Of two workers at once the first call counts, though both were paid.
+    QUALIFY row_number() OVER (
+        PARTITION BY event_id ORDER BY appended_at, partition, "offset"
+    ) = 1 AND route IS NOT NULL
 ), observed AS (
     SELECT d.recipient, d.occurred_at, d.event_id, a.route, a.arguments,
         f.about_id IS NOT NULL AS failed,

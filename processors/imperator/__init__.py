@@ -1,6 +1,6 @@
 """The language model that decides what no cheaper tier may: asked, audited by, learned from."""
 
-from madlog.processors.imperator.answering import AUDIT, Made, call_id_of, made
+from madlog.processors.imperator.answering import AUDIT, call_id_of
 from madlog.processors.imperator.errors import InvalidAnswer, NoAnswer
 from madlog.processors.imperator.job import Answered, Escalations, Limits
 from madlog.processors.imperator.ports import Acts, Answer, Asked, Imperator
@@ -16,10 +16,8 @@ __all__ = (
     "Imperator",
     "InvalidAnswer",
     "Limits",
-    "Made",
     "NoAnswer",
     "RecordedImperator",
     "ScriptedImperator",
     "call_id_of",
-    "made",
 )

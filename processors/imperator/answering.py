@@ -1,19 +1,20 @@
 """What an answer of a language model becomes on the log: pure functions to events.
 
-All ids and keys come from the decision that asked, whatever was answered: so of two answers to one
-decision the log and its readers keep one. Times are when it was answered.
+First the LlmCall, which holds the answer; what it leads to (a turn, an act, an audit's outcome) is
+made from the first LlmCall that the log shows and from nothing else. Ids and keys come from the
+decision. So whoever makes it, once or again, makes the same, and what a crash left out follows.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Final
 
+from madlog.processors.dtr.tree import ACTION_PREFIX
 from madlog.processors.imperator.comparing import Did, agrees, did_of
 from madlog.processors.imperator.errors import InvalidAnswer
 from madlog.processors.imperator.ports import Answer, Asked
+from madlog.processors.ports import Agent
 from madlog.schemas import (
     Decision,
-    Event,
     LlmCall,
     Outcome,
     Sender,
@@ -24,7 +25,7 @@ from madlog.schemas import (
 from madlog.schemas.text import escape, parse
 from madlog.topics import LogEvent
 
-__all__ = ("AUDIT", "AUDITOR", "PURPOSE", "Made", "call_id_of", "made")
+__all__ = ("AUDIT", "AUDITOR", "PURPOSE", "call_id_of", "call_of", "followed", "follows_id")
 
 # Who judges: the tier above, of the audited share. See madlog.processors.outcomes.rules.
 AUDIT: Final = "audit"
@@ -36,86 +37,49 @@ _NAME: Final = "imperator"
 _TEXT_MAX = 500
 
 
-@dataclass(frozen=True)
-class Made:
-    """What is to be appended together; `call` is the act, where the answer was one."""
-
-    asked: Asked
-    events: tuple[Event, ...]
-    call: ToolCall | None = None
-
-
 def call_id_of(decision_id: str) -> str:
-    """Return the id of the LlmCall that a decision leads to: it says that it was answered."""
+    """Return the id of the LlmCall that a decision leads to."""
     return derived_event_id(decision_id, _NAME, 0)
 
 
-def made(
-    decision: Decision,
-    asked: Asked,
-    answer: Answer,
-    trigger: LogEvent,
-    now: int,
-    asker: str | None = None,
-) -> Made:
-    """Return what an answer is on the log: the call, and with it the turn, act or outcome.
+def follows_id(decision: Decision) -> str:
+    """Return the id of what follows from the answer: then there is nothing more to do."""
+    if decision.tier == _NAME:
+        return derived_event_id(decision.event_id, _NAME, 1)
+    return derived_event_id(decision.event_id, AUDIT, 0)
 
-    `asker` is who gets the answer where it is one in words.
-    """
-    refused: str | None = None
+
+def call_of(
+    decision: Decision, asked: Asked, answer: Answer, trigger: LogEvent, now: int
+) -> LlmCall:
+    """Return the call of a language model with its answer, also where nothing can follow it."""
+    extra: dict[str, str] = {}
     try:
         answer = answer.checked(asked.actions)
-        did: Did | None = did_of(answer, trigger)
+        did = did_of(answer, trigger)
+        extra["route"] = did.route
+        if did.arguments is not None:
+            extra["arguments"] = did.arguments
+        if answer.action is None:
+            extra["text"] = answer.text or ""
     except InvalidAnswer as error:
-        refused, did = str(error), None
-    if decision.tier != _NAME:
-        call = _call(decision, asked, answer, did, refused, now)
-        return Made(asked, (call, *_judged(decision, answer, did, call)))
-    envelope = {
-        **_envelope(decision, asked, now, 1),
-        # What it answers, so that outcomes are found along it.
-        "causation_id": decision.turn_id,
-        "idempotency_key": f"{_NAME}/{decision.event_id}",
-    }
-    call = _call(decision, asked, answer, did, refused, now, envelope["event_id"])
-    if answer.action is not None and refused is None:
-        return Made(asked, (call,), _act(asked, answer, envelope))
-    return Made(asked, (call, _turn(answer, asker, refused, envelope)))
-
-
-def _envelope(decision: Decision, asked: Asked, now: int, index: int) -> dict[str, Any]:
-    return {
-        "event_id": derived_event_id(decision.event_id, _NAME, index),
-        "conversation_id": decision.conversation_id,
-        "correlation_id": decision.correlation_id,
-        "seen": decision.turn_id,
-        "handler_step": index,
-        "sender": Sender(name=asked.agent.name, kind=asked.agent.kind, version=asked.agent.version),
-        "occurred_at": now,
-        "subject": decision.subject,
-    }
-
-
-def _call(
-    decision: Decision,
-    asked: Asked,
-    answer: Answer,
-    did: Did | None,
-    refused: str | None,
-    now: int,
-    answer_id: str | None = None,
-) -> LlmCall:
-    purpose = _ESCALATION if decision.tier == _NAME else AUDIT
+        extra["refused"] = str(error)
+    agent = asked.agent
     return LlmCall(
-        **_envelope(decision, asked, now, 0),
+        **_envelope(decision, 0, now),
+        event_id=call_id_of(decision.event_id),
+        sender=Sender(name=agent.name, kind=agent.kind, version=agent.version),
         causation_id=decision.event_id,
         idempotency_key=f"{_NAME}/{decision.event_id}",
-        extra=_extra(did) if refused is None else {"refused": refused},
+        extra=extra,
         provider=answer.provider,
         model=answer.model,
-        parameters={**answer.parameters, PURPOSE: purpose},
+        parameters={
+            **answer.parameters,
+            PURPOSE: _ESCALATION if decision.tier == _NAME else AUDIT,
+        },
         messages=tuple(act.event_id for act in asked.past),
-        answer_id=answer_id,
+        answer_id=follows_id(decision) if decision.tier == _NAME else None,
         tokens_in=answer.tokens_in,
         tokens_out=answer.tokens_out,
         cost_usd=answer.cost_usd,
@@ -123,18 +87,46 @@ def _call(
     )
 
 
-def _extra(did: Did | None) -> dict[str, str]:
-    if did is None:
-        return {}
-    return {"route": did.route, **({} if did.arguments is None else {"arguments": did.arguments})}
+def followed(
+    decision: Decision, agent: Agent, call: Mapping[str, Any], asker: str | None
+) -> Turn | ToolCall | Outcome | None:
+    """Return what follows from an answer, given the fields of its LlmCall; None: nothing does.
+
+    `asker` is who gets the answer where it is one in words.
+    """
+    extra = call["extra"]
+    did = Did(extra["route"], extra.get("arguments")) if "route" in extra else None
+    if decision.tier != _NAME:
+        return None if did is None else _judged(decision, did, call)
+    envelope = {
+        **_envelope(decision, 1, call["occurred_at"]),
+        "event_id": follows_id(decision),
+        "sender": Sender(**call["sender"]),
+        # What it answers, so that outcomes are found along it.
+        "causation_id": decision.turn_id,
+        "idempotency_key": f"{_NAME}/{decision.event_id}",
+    }
+    if did is not None and did.acts:
+        return _act(agent, did, envelope)
+    return _turn(extra, asker, envelope)
 
 
-def _turn(
-    answer: Answer, asker: str | None, refused: str | None, envelope: Mapping[str, Any]
-) -> Turn:
+def _envelope(decision: Decision, index: int, at: int) -> dict[str, Any]:
+    return {
+        "conversation_id": decision.conversation_id,
+        "correlation_id": decision.correlation_id,
+        "seen": decision.turn_id,
+        "handler_step": index,
+        "occurred_at": at,
+        "subject": decision.subject,
+    }
+
+
+def _turn(extra: Mapping[str, str], asker: str | None, envelope: Mapping[str, Any]) -> Turn:
+    refused = extra.get("refused")
     # Who asked is told that nothing was done, and that it is an error, rather than nothing at all.
-    said = answer.text or "" if refused is None else escape(f"I could not do that: {refused}.")
-    found = parse(said)
+    text = extra["text"] if refused is None else escape(f"I could not do that: {refused}.")
+    found = parse(text)
     return Turn(
         **envelope,
         recipients=() if asker is None else (asker,),
@@ -145,41 +137,36 @@ def _turn(
     )
 
 
-def _act(asked: Asked, answer: Answer, envelope: Mapping[str, Any]) -> ToolCall:
-    action = answer.action or ""
-    contract = asked.agent.contracts.get(action)
+def _act(agent: Agent, did: Did, envelope: Mapping[str, Any]) -> ToolCall:
+    action = did.route.removeprefix(ACTION_PREFIX)
+    contract = agent.contracts.get(action)
     return ToolCall(
         **envelope,
         action=action,
-        arguments=answer.arguments or "{}",
+        arguments=did.arguments or "{}",
         preconditions=() if contract is None else contract.preconditions,
         idempotent=None if contract is None else contract.idempotent,
     )
 
 
-def _judged(
-    decision: Decision, answer: Answer, did: Did | None, call: LlmCall
-) -> Sequence[Outcome]:
-    if did is None:
-        return ()
-    right = agrees(decision, did.done(decision.recipient, call.event_id))
-    said = {} if answer.action is not None else {"text": (answer.text or "")[:_TEXT_MAX]}
-    outcome_id = derived_event_id(decision.event_id, AUDIT, 0)
-    return (
-        Outcome(
-            event_id=outcome_id,
-            conversation_id=decision.conversation_id,
-            correlation_id=decision.correlation_id,
-            causation_id=call.event_id,
-            sender=AUDITOR,
-            occurred_at=call.occurred_at,
-            idempotency_key=f"{AUDIT}/{decision.event_id}",
-            subject=decision.subject,
-            extra={**_extra(did), **said},
-            mad=decision.recipient,
-            result="success" if right else "failure",
-            judged_by=AUDIT,
-            about="decision",
-            about_id=decision.event_id,
-        ),
+def _judged(decision: Decision, did: Did, call: Mapping[str, Any]) -> Outcome:
+    right = agrees(decision, did.done(decision.recipient, call["event_id"]))
+    extra = {name: text[:_TEXT_MAX] for name, text in call["extra"].items()}
+    if did.arguments is not None:
+        extra["arguments"] = did.arguments
+    return Outcome(
+        event_id=follows_id(decision),
+        conversation_id=decision.conversation_id,
+        correlation_id=decision.correlation_id,
+        causation_id=call["event_id"],
+        sender=AUDITOR,
+        occurred_at=call["occurred_at"],
+        idempotency_key=f"{AUDIT}/{decision.event_id}",
+        subject=decision.subject,
+        extra=extra,
+        mad=decision.recipient,
+        result="success" if right else "failure",
+        judged_by=AUDIT,
+        about="decision",
+        about_id=decision.event_id,
     )

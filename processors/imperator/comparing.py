@@ -27,13 +27,14 @@ class Did(NamedTuple):
 
     def done(self, agent: str, event_id: str, said: str = "") -> Done:
         """Return it as an act that was done."""
-        arguments = json.loads(self.arguments or "{}") if self._acts else None
-        what = self.route if self._acts else SAY
+        arguments = json.loads(self.arguments or "{}") if self.acts else None
+        what = self.route if self.acts else SAY
         act = Act(agent, False, what, event_id, said, arguments=arguments)
         return Done(act, self.route)
 
     @property
-    def _acts(self) -> bool:
+    def acts(self) -> bool:
+        """Whether it is an action."""
         return self.route.startswith(ACTION_PREFIX)
 
 

@@ -1,9 +1,9 @@
 """Asks the language models what was handed up to them, and what the audits are to judge.
 
-A decision is answered when its LlmCall is on the log: the call and what the answer leads to are
-appended in one transaction, so what is answered is never asked again, and after a crash only the
-calls that were under way are paid twice. Keys come from the decisions, so of two at work the first
-counts. Before anything is appended, what others have appended meanwhile is read.
+First the call is appended with its answer, then what the answer leads to is made from the first
+call that the log shows. So what was answered is never asked again: a crash costs the calls that
+were under way, and what it left out follows. Of two at work the first call on the log counts, also
+where a log cannot refuse the second, and both make the same of it.
 """
 
 import asyncio
@@ -16,20 +16,24 @@ from typing import Any
 from madlog.processors.control import NOTHING, fold, stopped
 from madlog.processors.errors import InvalidControl
 from madlog.processors.escalations import STOPPED
-from madlog.processors.imperator.answering import Made, call_id_of, made
+from madlog.processors.imperator.answering import call_id_of, call_of, followed, follows_id
 from madlog.processors.imperator.live import CONVERSATIONS_MAX, LiveConversations, Place
 from madlog.processors.imperator.ports import Acts, Asked, Imperator
 from madlog.processors.ports import Agent, Registry
-from madlog.schemas import Decision, Event, MadlogError, ToolCall
+from madlog.schemas import Decision, Event, LlmCall, MadlogError, ToolCall
 from madlog.topics import EventLog, LogEvent, Vector
-from madlog.topics.errors import IdempotencyConflict
+from madlog.topics.errors import IdempotencyConflict, NotWritten
 from madlog.topics.log import OnDamage, log_damage
 
 __all__ = ("Answered", "Escalations", "Limits")
 
-# Read in this order, each up to its end at that time: so the Decision of an LlmCall that is read is
-# read in the same pass at the latest, and so are a Decision's turn and what controlled it.
-_GROUPS = (("mad.llm",), ("mad.decisions",), ("mad.control", "mad.conversations", "mad.processes"))
+_CALLS, _DECISIONS = ("mad.llm",), ("mad.decisions",)
+_REST = ("mad.control", "mad.conversations", "mad.processes", "mad.outcomes")
+# The ends are taken in this order, so that the Decision of an LlmCall, and the turn and the Control
+# event of a Decision, are read in the same pass at the latest.
+_ENDS = (_CALLS, _DECISIONS, _REST)
+# And read in this one, so that only the calls of open decisions need be kept.
+_GROUPS = (_DECISIONS, _CALLS, _REST)
 _TIER = "imperator"
 _NS = 1_000_000_000
 
@@ -61,7 +65,10 @@ class _Open:
 
     decision: Decision
     agent: Agent
-    made: Made | None = None
+    # The call as it was made here, and the fields of the one that counts.
+    call: LlmCall | None = None
+    first: bool = False
+    answer: Mapping[str, Any] | None = None
     failures: int = 0
     due_ns: int = 0
 
@@ -74,10 +81,9 @@ class _Known:
     controls: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     # What held after each Control event: a decision names the one it was made under.
     by_control: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    calls: set[str] = field(default_factory=set)
     open: dict[str, _Open] = field(default_factory=dict)
-    # The decision that each call of a model would answer, and those that were just read.
-    asked: dict[str, str] = field(default_factory=dict)
+    # The open decision by the id of what follows from its answer; those that were just read.
+    follows: dict[str, str] = field(default_factory=dict)
     fresh: list[str] = field(default_factory=list)
 
 
@@ -163,27 +169,24 @@ class Escalations:
         """Read what is new of all that matters here."""
         async with self._reading:
             there = await self._log.log.topics()
-            ends = [
-                await self._log.log.end([name for name in group if name in there])
-                for group in _GROUPS
-            ]
-            for group, end in zip(_GROUPS, ends, strict=True):
-                start = self._read
+            ends = {
+                group: await self._log.log.end([name for name in group if name in there])
+                for group in _ENDS
+            }
+            for group in _GROUPS:
+                end = ends[group]
                 batches = self._log.read_topics(
-                    group, start=start, end=end, on_damage=self._on_damage
+                    group, start=self._read, end=end, on_damage=self._on_damage
                 )
                 async for events in batches:
                     for event in events:
                         self._fold(event)
                     self._known.live.trim(self._waiting())
                 self._read = Vector({**self._read, **end})
-            open_ = self._known.open
-            for call_id in self._known.calls & self._known.asked.keys():
-                open_.pop(self._known.asked.pop(call_id), None)
-            self._known.calls.clear()
             for decision_id in self._known.fresh:
-                if decision_id in open_ and self._nobody_may(open_[decision_id].decision):
-                    self._close(decision_id)
+                one = self._known.open.get(decision_id)
+                if one is not None and one.answer is None and self._nobody_may(one.decision):
+                    self._close(one.decision)
             self._known.fresh.clear()
 
     def _waiting(self) -> Iterable[str]:
@@ -191,8 +194,14 @@ class Escalations:
 
     def _fold(self, event: LogEvent) -> None:
         known = self._known
+        done = known.open.get(known.follows.get(event.event_id, ""))
+        if done is not None:
+            self._close(done.decision)
         if event.kind == "LlmCall":
-            known.calls.add(event.event_id)
+            one = known.open.get(event.fields["causation_id"] or "")
+            named = one is not None and event.event_id == call_id_of(one.decision.event_id)
+            if one is not None and named and one.answer is None:
+                one.answer = event.fields
         elif event.kind == "Control":
             try:
                 known.controls = fold(known.controls, event.fields)
@@ -215,12 +224,13 @@ class Escalations:
         decision = event.event
         assert isinstance(decision, Decision)
         self._known.open[event.event_id] = _Open(decision, self._registry[name])
-        self._known.asked[call_id_of(event.event_id)] = event.event_id
+        self._known.follows[follows_id(decision)] = event.event_id
         self._known.fresh.append(event.event_id)
 
-    def _close(self, decision_id: str) -> None:
-        self._known.open.pop(decision_id, None)
-        self._known.asked.pop(call_id_of(decision_id), None)
+    def _close(self, decision: Decision) -> None:
+        self._known.open.pop(decision.event_id, None)
+        self._known.follows.pop(follows_id(decision), None)
+        self._failing.discard(decision.event_id)
 
     def _nobody_may(self, decision: Decision) -> bool:
         """Tell whether the language model itself was stopped when the decision was made."""
@@ -254,20 +264,26 @@ class Escalations:
         return stopped(self._known.controls, one.agent.name, _TIER, now) is not None
 
     async def _settle(self, one: _Open, report: Answered) -> bool:
-        """Ask and append; tells whether the decision is answered by this."""
+        """Ask, append, and do what follows; tells whether the decision is settled by this."""
         await self._catch_up()
         place = self._place(one)
         if place is None or one.decision.event_id not in self._known.open or self._stopped(one):
             return False
         audit = one.decision.tier != _TIER
-        if place.answered and not audit:
+        if place.answered and not audit and one.answer is None:
             # The agent did something about it by itself.
-            self._close(one.decision.event_id)
+            self._close(one.decision)
             return False
         try:
-            if one.made is None:
-                one.made = await self._asked(one, place)
-            if not await self._append(one, one.made):
+            if one.answer is None:
+                if one.call is None:
+                    one.call = await self._ask(one, place)
+                one.first = await self._append(one.call) or one.first
+                await self._catch_up()
+            # Another worker may have done the rest meanwhile, or the agent may be stopped by now.
+            if one.decision.event_id not in self._known.open or self._stopped(one):
+                return False
+            if not await self._follow(one, place):
                 return False
         # Whatever an Imperator or what runs actions raises: the decision is tried again.
         except Exception as error:
@@ -284,9 +300,9 @@ class Escalations:
             decision.conversation_id, decision.turn_id, decision.recipient
         )
 
-    async def _asked(self, one: _Open, place: Place) -> Made:
+    def _question(self, one: _Open, place: Place) -> Asked:
         decision = one.decision
-        asked = Asked(
+        return Asked(
             decision.event_id,
             decision.conversation_id,
             decision.turn_id,
@@ -300,6 +316,9 @@ class Escalations:
             decision.escalation,
             place.asker,
         )
+
+    async def _ask(self, one: _Open, place: Place) -> LlmCall:
+        asked = self._question(one, place)
         imperator = self._imperators[one.agent.name]
         try:
             async with asyncio.timeout(self._limits.timeout_s):
@@ -308,30 +327,30 @@ class Escalations:
             raise TimeoutError(f"it did not answer in {self._limits.timeout_s:g} s") from error
         self._failing.discard(one.agent.name)
         now = self._log.log.clock.now_us()
-        return made(decision, asked, answer, place.event, now, place.asker)
+        return call_of(one.decision, asked, answer, place.event, now)
 
-    async def _append(self, one: _Open, what: Made) -> bool:
-        """Append an answer and what it leads to; tells whether it was this one that counts."""
-        await self._catch_up()
-        decision_id = one.decision.event_id
-        if decision_id not in self._known.open or self._stopped(one):
-            # Another worker was quicker; or the answer is kept until its agent may act again.
-            return False
-        repeated = False
+    async def _append(self, call: LlmCall) -> bool:
+        """Append a call; tells whether it is the first, as far as the log can tell by now."""
         try:
-            if what.call is None:
-                receipts = await self._log.transact(what.events)
-                repeated = all(receipt.repeated for receipt in receipts)
-            else:
-                await self._acts(what.asked, what.call, what.events)
+            (receipt,) = await self._log.append([call])
         except IdempotencyConflict:
-            await self._catch_up()
-            if decision_id in self._known.open:
-                raise
+            # Another worker was quicker: its call, which is read next, is the one that counts.
             return False
-        self._close(decision_id)
-        self._failing.discard(decision_id)
-        return not repeated
+        return not receipt.repeated
+
+    async def _follow(self, one: _Open, place: Place) -> bool:
+        """Do what follows from the answer that counts; tells whether this one did it."""
+        if one.answer is None:
+            raise NotWritten("the call was appended, and the log does not show it yet")
+        event = followed(one.decision, one.agent, one.answer, place.asker)
+        if isinstance(event, ToolCall):
+            await self._acts(self._question(one, place), event, ())
+            mine = one.first or one.call is None
+        else:
+            receipts = [] if event is None else await self._log.append([event])
+            mine = not any(receipt.repeated for receipt in receipts)
+        self._close(one.decision)
+        return mine
 
     async def _append_call(
         self, asked: Asked, call: ToolCall, along_with: Collection[Event]
@@ -342,7 +361,7 @@ class Escalations:
         wait_s = min(self._limits.wait_s * 2**one.failures, self._limits.wait_max_s)
         one.failures = min(one.failures + 1, 32)
         one.due_ns = self._log.log.clock.monotonic_ns() + int(wait_s * _NS)
-        asking = one.made is None
+        asking = one.call is None and one.answer is None
         key = one.agent.name if asking else one.decision.event_id
         if key in self._failing:
             return

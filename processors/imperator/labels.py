@@ -40,7 +40,7 @@ class LiveLabels:
         # Of the judge its facts alone: what it would conclude is on the log, or is switched off.
         self._facts = Judge(conversations_max=conversations_max)
         self._decisions: dict[str, Mapping[str, Any]] = {}
-        self._answers: dict[str, Did] = {}
+        self._answers: dict[str, Did | None] = {}
         self._memo = Memo()
 
     def fold(self, event: LogEvent) -> None:
@@ -48,8 +48,10 @@ class LiveLabels:
         fields = event.fields
         if event.kind == "LlmCall":
             route = fields["extra"].get("route")
-            if PURPOSE in fields["parameters"] and route is not None:
-                self._answers[fields["causation_id"]] = Did(route, fields["extra"].get("arguments"))
+            if PURPOSE in fields["parameters"]:
+                # Of two workers at once the first call counts.
+                did = None if route is None else Did(route, fields["extra"].get("arguments"))
+                self._answers.setdefault(fields["causation_id"], did)
             return
         if event.kind == "Decision":
             if fields["mode"] != "live":

@@ -118,9 +118,8 @@ class Acts(Protocol):
     """What runs an action that was decided: checks, approvals and budgets are its part."""
 
     async def __call__(self, asked: Asked, call: ToolCall, along_with: Sequence[Event]) -> None:
-        """See to it that the call is made; `along_with` is appended in the same transaction.
+        """See to it that the call is made, or asked about, or refused, so that the log shows it.
 
-        That is what says that the turn is answered, so it must be on the log together with the
-        act, or with what the act waits for, or not at all. The call's id and key come from the
-        decision: a second one with them is no second act.
+        Its id and key come from the decision, so a second one with them is no second act: it may
+        be proposed again after a crash. `along_with` is appended in the same transaction.
         """

@@ -277,28 +277,32 @@ async def test_one_that_hangs_holds_up_no_other_conversation() -> None:
 
 
 class Refusing(EventLog):
-    """A log whose next transactions with a call fail, before or after they were written."""
+    """A log whose next appends of a kind fail, before or after they were written."""
 
-    before = after = 0
+    refused: tuple[str, str, int] = ("", "", 0)
 
-    async def transact(self, events: Any, *more: Any, **named: Any) -> list[Receipt]:
-        if self.before:
-            self.before -= 1
+    async def append(self, events: Any) -> list[Receipt]:
+        kind, when, times = self.refused
+        hit = times > 0 and any(event.kind == kind for event in events)
+        self.refused = (kind, when, times - hit)
+        if hit and when == "before":
             raise NotWritten("the disk is full")
-        done = await super().transact(events, *more, **named)
-        if self.after:
-            self.after -= 1
+        done = await super().append(events)
+        if hit:
             raise NotWritten("nobody knows")
         return done
 
 
-@pytest.mark.parametrize("which", ["before", "after"])
-async def test_an_answer_that_could_not_be_appended_is_kept_and_not_paid_twice(which: str) -> None:
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("kind", ["LlmCall", "Turn"])
+async def test_an_answer_that_could_not_be_appended_is_kept_and_not_paid_twice(
+    kind: str, when: str
+) -> None:
     clock, said = SetClock(), list[str]()
     log = Refusing(MemoryLog(clock))
     await log.append([turn_of(1, "Where is it?")])
     await run(log, Router(AGENTS))
-    setattr(log, which, 2)
+    log.refused = (kind, when, 2)
     imperator = Told(words)
     job = escalations(log, imperator, say=said.append)
     for _ in range(4):
@@ -309,6 +313,32 @@ async def test_an_answer_that_could_not_be_appended_is_kept_and_not_paid_twice(w
     assert len(await fields_of(log, "mad.conversations")) == 2
     assert len(said) == 1
     assert "could not be carried out" in said[0]
+
+
+async def test_what_a_crash_left_out_follows_from_the_answer_on_the_log_and_nobody_is_asked() -> (
+    None
+):
+    log = Refusing(MemoryLog(SetClock()))
+    await log.append([turn_of(1, "Where is it?"), turn_of(2, "Give it back", "d")])
+    await run(log, Router(AGENTS))
+    script = {"c": WORDS, "d": Answer.acts("refund", {"id": 17})}
+    log.refused = ("Turn", "before", 1)
+
+    async def acts(asked: Asked, call: ToolCall, along_with: Any) -> None:
+        raise RuntimeError("killed")
+
+    first = Told(lambda asked: script[asked.conversation_id])
+    await escalations(log, first, acts=acts, say=lambda _: None).run()
+    assert len(await fields_of(log, "mad.llm")) == 2
+    assert len(await fields_of(log, "mad.conversations")) == 2
+    second = Told(words)
+    assert (await escalations(log, second).run()).escalations == 2
+    assert second.asked == []
+    (call,) = await fields_of(log, "mad.conversations", ["ToolCall"])
+    assert (call["action"], call["arguments"]) == ("refund", '{"id":17}')
+    said = (await fields_of(log, "mad.conversations", ["Turn"]))[-1]
+    assert said["parts"][0]["text"] == "It comes on Monday."
+    assert (await escalations(log, second).run()).escalations == 0
 
 
 async def test_a_stopped_language_model_is_not_asked_until_it_is_started() -> None:
