@@ -15,9 +15,9 @@ from madlog.topics import EventLog, Vector
 
 __all__ = ("RoutingReport", "routing_report")
 
-# What DOMAIN's founder expects of a grown ecosystem, as shares of all turns.
-_TARGETS = {"dtr": (0.60, 0.80), "lppm": (0.15, 0.30), "imperator": (0.05, 0.10)}
 _ROWS_MAX = 15
+_PARTS_MAX = 31
+_PARTS = {"mad": "The same by agent, of model calls.", "day": "The same by day, of model calls."}
 _SAVED = ("tokens_in_avoided", "tokens_out_avoided", "usd_avoided")
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1f2933;--soft:#52606d;--line:#d9e2ec;--page:#fff;
@@ -60,9 +60,11 @@ async def routing_report(
     }
     of_all = await ask(log, "calibration", {"by_model": "no"}, as_of=end)
     told["calibration"] = list(json_rows(of_all))
+    for name in _PARTS:
+        told[f"tiers by {name}"] = list(json_rows(await ask(log, "tiers", {"by": name}, as_of=end)))
     source = LogSource(log)
     by_model = await query(log, _BY_MODEL, as_of=end, source=source)
-    traffic = await _traffic(log, end)
+    traffic = _said(list(json_rows(await query(log, _TRAFFIC, as_of=end, source=source))))
     decisions = sum(row["decisions"] for row in told["tiers"])
     body = [
         "<h1>What the tiers settle, and how often they are wrong</h1>",
@@ -90,21 +92,17 @@ ORDER BY d.mode, min(m.appended_at), min(m."offset")
 """
 
 
-async def _traffic(log: EventLog, end: Vector) -> str:
+_TRAFFIC = "SELECT traffic, count(*) AS turns FROM turns GROUP BY traffic ORDER BY traffic"
+_LIVED = {
+    "imported": "imported, decided in retrospect",
+    "live": "live",
+    "scripted": "scripted",
+}
+
+
+def _said(traffic: Sequence[Mapping[str, Any]]) -> str:
     """Say what the turns are: lived here, brought in, or scripted (made-up times, no source)."""
-    counts = {"live": 0, "imported, decided in retrospect": 0, "scripted": 0}
-    async for events in log.read_topics(["mad.conversations"], end=end):
-        for event in events:
-            if event.kind != "Turn":
-                continue
-            fields = event.fields
-            if fields["source"] is not None:
-                counts["imported, decided in retrospect"] += 1
-            elif fields["time_source"] == "synthetic":
-                counts["scripted"] += 1
-            else:
-                counts["live"] += 1
-    said = [f"{count:,} turns {name}" for name, count in counts.items() if count]
+    said = [f"{row['turns']:,} turns {_LIVED[row['traffic']]}" for row in traffic]
     return "; ".join(said) or "no turns yet"
 
 
@@ -114,7 +112,10 @@ def _sections(
     parts = [_legend()]
     for mode in dict.fromkeys(row["mode"] for row in told["tiers"]):
         rows = [row for row in told["tiers"] if row["mode"] == mode]
-        bars = {"settled by": {row["tier"]: row["share"] for row in rows}}
+        bars = {
+            name: {row["tier"]: row[share] for row in rows if row[share] is not None}
+            for name, share in (("of messages", "message_share"), ("of model calls", "share"))
+        }
         parts += [f"<h2>{escape(_title(mode))}</h2>", _figure(shares(bars), _against(rows))]
         learned = {
             f"{row['model']} ({row['decisions']:,})": {tier: row[tier] for tier in MEANINGS}
@@ -124,6 +125,9 @@ def _sections(
         if len(learned) > 1:
             caption = "The same by model, oldest first: its name and how many decisions name it."
             parts.append(_figure(shares(learned), caption))
+        for name, caption in _PARTS.items():
+            mine = [row for row in told[f"tiers by {name}"] if row["mode"] == mode]
+            parts += _by_part(mine, caption)
     if told["promises"]:
         parts += [
             "<h2>Promised and delivered</h2>",
@@ -190,12 +194,22 @@ def _legend() -> str:
 def _against(rows: Sequence[Mapping[str, Any]]) -> str:
     said = []
     for row in sorted(rows, key=lambda one: list(MEANINGS).index(one["tier"])):
-        low, high = _TARGETS[row["tier"]]
+        share = row["share"] if row["message_share"] is None else row["message_share"]
         said.append(
-            f"{MEANINGS[row['tier']]}: {row['share']:.1%} (a grown ecosystem is expected at "
-            f"{low:.0%} to {high:.0%})"
+            f"{MEANINGS[row['tier']]}: {share:.1%} (a grown ecosystem is expected at "
+            f"{row['target_low']:.0%} to {row['target_high']:.0%})"
         )
-    return escape("; ".join(said)) + "."
+    traffic = ", ".join(sorted({one for row in rows for one in (row["traffic"] or "").split(", ")}))
+    return escape(f"{'; '.join(said)}. Traffic: {traffic or 'unknown'}.")
+
+
+def _by_part(rows: Sequence[Mapping[str, Any]], caption: str) -> list[str]:
+    """Return the bars of the newest or largest parts, where there is more than one."""
+    parts: dict[str, dict[str, float]] = {}
+    for row in rows:
+        parts.setdefault(row["part"], {})[row["tier"]] = row["share"]
+    shown = dict(list(parts.items())[-_PARTS_MAX:])
+    return [_figure(shares(shown), caption)] if len(parts) > 1 else []
 
 
 def _figure(svg: str, caption: str) -> str:

@@ -123,6 +123,15 @@ def _content_class(event: LogEvent) -> str | None:
     return "mixed" if classes else ("prose" if parts else None)
 
 
+def _traffic(event: LogEvent) -> str:
+    """Return whether a turn was lived here, brought in from elsewhere, or made up by a script."""
+    if event.fields["source"] is not None:
+        return "imported"
+    return {"observed": "live", "synthetic": "scripted"}.get(
+        event.fields["time_source"], "imported"
+    )
+
+
 def _duration(event: LogEvent) -> int | None:
     value = event.header("duration-us")
     return int(value) if value is not None and value.isdigit() else None
@@ -155,6 +164,7 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _column("content_class", _STRING, _content_class),
         _column("text", _STRING, _text),
         _json_field("parts"),
+        _column("traffic", _STRING, _traffic),
     ),
     "ConversationChanged": (
         _field("change"),

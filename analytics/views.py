@@ -62,7 +62,8 @@ VIEWS: dict[str, View] = {
             "Turn",
             "row_number() OVER (PARTITION BY conversation_id "
             'ORDER BY partition, "offset") AS turn_number, '
-            "recipients, mentions, tags, intent, content_class, text, parts::JSON AS parts",
+            "recipients, mentions, tags, intent, content_class, text, parts::JSON AS parts, "
+            "traffic",
         ),
         _of(
             "conversation_changes",

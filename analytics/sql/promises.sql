@@ -14,20 +14,15 @@ WITH judged AS (
         AND j.judged_by = CASE d.mode WHEN 'live' THEN 'audit' ELSE 'record' END
     WHERE tier <> 'imperator'
     GROUP BY recipient, mode, tier, max_error
-), measured AS (
-    SELECT *, wrong / nullif(judged, 0) AS error, 1.959964 AS z FROM counted
 ), bounded AS (
-    -- The interval is Wilson's.
-    SELECT *, (error + z * z / (2 * judged)) / (1 + z * z / judged) AS middle,
-        z * sqrt(error * (1 - error) / judged + z * z / (4 * judged * judged))
-            / (1 + z * z / judged) AS half
-    FROM measured
+    -- The interval is exact (Clopper and Pearson's).
+    SELECT *, share_low(wrong, judged) AS low, share_high(wrong, judged) AS high FROM counted
 )
-SELECT recipient, mode, tier, max_error AS promised_error, round(error, 4) AS delivered_error,
-    CASE WHEN half IS NOT NULL THEN round(greatest(0, middle - half), 4) END AS error_low,
-    CASE WHEN half IS NOT NULL THEN round(least(1, middle + half), 4) END AS error_high,
-    CASE WHEN half IS NULL THEN 'unknown' WHEN middle - half > max_error THEN 'broken'
-        WHEN middle + half <= max_error THEN 'kept' ELSE 'open' END AS verdict,
+SELECT recipient, mode, tier, max_error AS promised_error,
+    round(wrong / nullif(judged, 0), 4) AS delivered_error,
+    round(low, 4) AS error_low, round(high, 4) AS error_high,
+    CASE WHEN low IS NULL THEN 'unknown' WHEN low > max_error THEN 'broken'
+        WHEN high <= max_error THEN 'kept' ELSE 'open' END AS verdict,
     settled, judged, wrong
 FROM bounded
 ORDER BY recipient, mode, tier, promised_error

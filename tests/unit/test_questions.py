@@ -485,7 +485,7 @@ def test_free_text_finds_the_nearest_question(text: str, name: str) -> None:
     [
         ("slowest", {"limit": "many"}, "integer"),
         ("unanswered", {"people": "maybe"}, "boolean"),
-        ("tiers", {"moon": "full"}, "it takes no parameters"),
+        ("escalations", {"moon": "full"}, "it takes no parameters"),
         ("cost", {"moon": "full"}, "it takes by"),
     ],
 )

@@ -38,7 +38,7 @@ COMMON = (
 )
 OWN = {
     "events": "kind payload",
-    "turns": "turn_number recipients mentions tags intent content_class text parts",
+    "turns": "turn_number recipients mentions tags intent content_class text parts traffic",
     "conversation_changes": "change participant participant_kind title metadata",
     "tool_calls": "action arguments source_call_id",
     "tool_results": "call_id ok result error duration_ms",
