@@ -20,6 +20,7 @@ from madlog.processors.acting.guards import (
     spending,
     verdict,
 )
+from madlog.processors.acting.orders import place_of
 from madlog.processors.acting.ports import ActionEngine
 from madlog.processors.acting.proposal import Proposal, normal, object_of
 from madlog.processors.acting.turns import proposal_of
@@ -98,7 +99,7 @@ class Actor:
         self._terms = terms or Terms()
         self._grace_us = int(grace_s * _SECOND_US)
         self._facts = Facts(registry)
-        self._proposals: dict[str, Proposal] = {}
+        self._proposals: dict[str, tuple[tuple[int, int, int], Proposal]] = {}
         self._running: set[str] = set()
         # What guards see must not change between their verdict and the announcement.
         self._deciding = asyncio.Lock()
@@ -160,9 +161,7 @@ class Actor:
         for dead in left_behind:
             moved |= await self._recover(dead, done, tasks)
         coming: dict[str, set[str]] = {}
-        for proposal in sorted(
-            self._proposals.values(), key=lambda one: (one.occurred_at, one.act_id)
-        ):
+        for _, proposal in sorted(self._proposals.values(), key=lambda one: one[0]):
             before = coming.setdefault(proposal.conversation_id, set())
             said, call = await self._try(proposal, frozenset(before), len(tasks), done)
             if call is not None:
@@ -194,12 +193,13 @@ class Actor:
             del self._proposals[act_id]
         for decision_id, event in facts.decisions.items():
             if decision_id not in self._proposals:
-                self._proposals[decision_id] = await proposal_of(self._log, event)
+                made = await proposal_of(self._log, event)
+                self._proposals[decision_id] = place_of(event), made
         for act_id, call in facts.voided.items():
-            self._proposals.setdefault(act_id, call.proposal)
+            self._proposals.setdefault(act_id, (place_of(call.event), call.proposal))
         for act_id, one in facts.orders.asks.items():
             if act_id not in facts.settled and act_id not in self._proposals:
-                self._proposals[act_id] = one.proposal
+                self._proposals[act_id] = one.place, one.proposal
 
     def _situation(
         self, proposal: Proposal, coming: frozenset[str] = frozenset(), claimed: str | None = None

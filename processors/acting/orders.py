@@ -17,7 +17,7 @@ from madlog.processors.errors import ProcessorError
 from madlog.processors.lppm.values import canonical
 from madlog.topics import LogEvent
 
-__all__ = ("TOPIC", "Answered", "Ask", "Orders")
+__all__ = ("TOPIC", "Answered", "Ask", "Orders", "place_of")
 
 TOPIC = "mad.control"
 
@@ -39,7 +39,13 @@ class Ask:
     event_id: str
     proposal: Proposal
     expires_at: int
+    place: tuple[int, int, int]
     answered: Answered | None = None
+
+
+def place_of(event: LogEvent) -> tuple[int, int, int]:
+    """Return what orders acts: within a conversation it is the order of its log."""
+    return event.record.appended_at, event.record.partition, event.record.offset
 
 
 class Orders:
@@ -63,7 +69,7 @@ class Orders:
             logging.getLogger("madlog").warning("%s: %s", event.position, error)
             return
         if fields["command"] == "ask":
-            self._ask(fields)
+            self._ask(event)
         elif fields["command"] in ("approve", "refuse", "expire"):
             self._answer(fields)
 
@@ -96,7 +102,8 @@ class Orders:
         else:
             self._budgets[key] = (budget_of(key[1], fields["value"]), fields["expires_at"])
 
-    def _ask(self, fields: Mapping[str, Any]) -> None:
+    def _ask(self, event: LogEvent) -> None:
+        fields = event.fields
         about, value = fields["about_id"], _object(fields["value"])
         if about is None or about in self.asks or fields["expires_at"] is None:
             return
@@ -119,7 +126,8 @@ class Orders:
             asker=fields["extra"].get("asker"),
         )
         if proposal.act_id == about:
-            self.asks[about] = Ask(fields["event_id"], proposal, fields["expires_at"])
+            until = fields["expires_at"]
+            self.asks[about] = Ask(event.event_id, proposal, until, place_of(event))
 
     def _answer(self, fields: Mapping[str, Any]) -> None:
         ask = self.asks.get(fields["about_id"] or "")

@@ -56,12 +56,13 @@ class Proposal:
 def proposed(decision: Mapping[str, Any], turn: Mapping[str, Any] | None) -> Proposal:
     """Return what a Decision with an action's route wants to run, given the turn it is on.
 
-    Where the turn cannot be read nobody can tell what it orders, so it has no arguments.
+    What it is on may also be a tool's result, which is data and orders nothing. Where it cannot
+    be read nobody can tell what it orders, so there are no arguments.
     """
     action = decision["route"].removeprefix(ACTION_PREFIX)
     text, arguments = "", None
     if turn is not None:
-        text = "".join(part["text"] or "" for part in turn["parts"])
+        text = "".join(part["text"] or "" for part in turn.get("parts", ()))
         arguments = decision["arguments"]
         arguments = arguments_of(text, action) if arguments is None else normal(arguments)
     return Proposal(

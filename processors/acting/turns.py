@@ -1,4 +1,4 @@
-"""Finds the turn that a Decision is on: the arguments of a command stand in its text."""
+"""Finds the turn, or the tool's result, that a Decision is on: a command's text orders."""
 
 from madlog.processors.acting.proposal import Proposal, proposed
 from madlog.topics import EventLog, LogEvent, Vector
@@ -60,7 +60,7 @@ async def _look(
     batches = log.read(Vector({tp: first}), until, on_damage=_pass_over)
     async for events in batches:
         for event in events:
-            if event.event_id == turn_id and event.kind == "Turn":
+            if event.event_id == turn_id:
                 return event
     return None
 

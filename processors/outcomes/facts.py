@@ -138,7 +138,11 @@ class ConversationFacts:
     def _say(self, event: LogEvent) -> None:
         fields, kind = event.fields, event.kind
         sender = fields["sender"]
-        answers = self._answered(fields["causation_id"], sender["name"], sender["kind"])
+        cause = fields["causation_id"]
+        if kind == "ToolCall" and cause not in self.said and fields["seen"] in self.said:
+            # What caused it is a decision; what that was about is the last that it had seen.
+            cause = fields["seen"]
+        answers = self._answered(cause, sender["name"], sender["kind"])
         more: dict[str, Any] = {}
         if kind == "Turn":
             more["recipients"] = tuple(fields["recipients"])

@@ -3,6 +3,7 @@
 import asyncio
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from tests.unit.acting_scene import FakeEngine, Scene, agent
@@ -10,7 +11,10 @@ from tests.unit.acting_scene import FakeEngine, Scene, agent
 from madlog.processors.acting import Answer, Budget, Proposal
 from madlog.processors.ports import Action
 from madlog.schemas import LlmCall, Sender, ToolCall
+from madlog.topics import Vector
 from madlog.topics.errors import OutcomeUnknown
+
+CONVERSATIONS = "mad.conversations"
 
 
 def refund(order: int = 1, amount: float = 10) -> dict[str, float]:
@@ -130,6 +134,45 @@ async def test_an_act_waits_for_the_one_before_it_in_its_conversation() -> None:
     done = await running
     assert scene.engine.actions == ["lookup", "refund"]
     assert (done.succeeded, done.refused) == (2, 1)
+
+
+async def test_acts_of_a_conversation_run_one_after_the_other_and_of_several_at_once() -> None:
+    scene = Scene()
+    began, go = scene.engine.hold("lookup_order")
+    await scene.decide("lookup_order", {})
+    await scene.decide("refund", refund(1))
+    await scene.decide("refund", refund(2), conversation="d")
+    running = asyncio.create_task(scene.run())
+    await began.wait()
+    async for events in scene.log.subscribe(Vector(await scene.log.log.start([CONVERSATIONS]))):
+        if any(event.kind == "ToolResult" for event in events):
+            break
+    assert sorted(arguments for _, arguments, _ in scene.engine.did) == [
+        '{"amount_eur":10,"order_id":2}',
+        "{}",
+    ]
+    go.set()
+    assert (await running).succeeded == 3
+
+
+async def test_an_act_whose_time_is_up_before_it_begins_is_announced_again_and_not_lost() -> None:
+    scene = Scene(agent(Action("pay", timeout_s=10)))
+    await scene.decide("pay", {})
+    memory: Any = scene.log.log
+    transact = memory.transact
+
+    async def slow(records: Any, commit: Any = None) -> Any:
+        receipts = await transact(records, commit)
+        memory.transact = transact
+        scene.clock.move(10)
+        return receipts
+
+    memory.transact = slow
+    done = await scene.run()
+    assert ([one.rule for one in done.waiting.values()], scene.engine.did) == (["late"], [])
+    assert (await scene.run()).succeeded == 1
+    first, second = await scene.of("ToolCall")
+    assert first["event_id"] != second["event_id"]
 
 
 async def test_of_two_workers_one_runs_each_act() -> None:
@@ -354,6 +397,20 @@ async def test_a_turn_that_the_log_does_not_hold_orders_nothing() -> None:
     await alone.log.append([source[0].event])
     await alone.run()
     assert await alone.refusals() == ["arguments"]
+
+
+async def test_what_a_process_does_next_is_decided_on_a_tool_s_result() -> None:
+    scene = Scene()
+    await scene.decide("lookup_order", {})
+    await scene.run()
+    (result,) = await scene.of("ToolResult")
+    (first,) = await scene.read("mad.decisions")
+    again = scene.envelope(first.event.sender)
+    changes = {"event_id": again["event_id"], "turn_id": result["event_id"], "tier": "lppm"}
+    more = {"route": "action:refund", "arguments": json.dumps(refund())}
+    await scene.log.append([first.event.model_copy(update={**changes, **more})])
+    assert (await scene.run()).succeeded == 1
+    assert scene.engine.actions == ["lookup_order", "refund"]
 
 
 async def test_acts_that_were_made_by_others_count_as_the_past() -> None:
