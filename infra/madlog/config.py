@@ -45,6 +45,12 @@ class Settings(BaseModel):
     acting_grace_s: float = Field(
         default=5.0, ge=0, description="how long after its time an act's worker is taken for dead"
     )
+    imperator_at_once: int = Field(
+        default=8, ge=1, description="calls of language models under way at once"
+    )
+    imperator_timeout_s: float = Field(
+        default=120.0, gt=0, description="a language model that takes longer is asked again"
+    )
     outcome_rules: str = Field(
         default="", description="rules for outcomes: a,b those only, -a all but a, empty all"
     )

@@ -1,7 +1,7 @@
 """Binds the parts together; the only module that names a backend."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from madlog.processors import Engine, Options, Processor
     from madlog.processors.faust import FaustCluster
     from madlog.processors.acting import ActionEngine, Actor
+    from madlog.processors.imperator import Escalations, Imperator
     from madlog.processors.learning import Learning
     from madlog.processors.registry_file import RegistryFile
     from madlog.processors.router import Decides
@@ -40,6 +41,7 @@ __all__ = (
     "open_acting",
     "open_blobs",
     "open_ecosystem",
+    "open_escalations",
     "open_event_log",
     "open_faust",
     "open_learning",
@@ -256,6 +258,30 @@ def open_acting(
     grace_s = (settings or Settings()).acting_grace_s
     worker = system_random(16).hex()
     return Actor(log, registry.registry, engine, worker, registry.terms, grace_s=grace_s)
+
+
+def open_escalations(
+    log: EventLog,
+    settings: Settings | None,
+    registry: "RegistryFile",
+    imperators: "Mapping[str, Imperator]",
+    actor: "Actor | None" = None,
+) -> "Escalations":
+    """Return what asks language models, by agent, for what is handed up to them and for audits.
+
+    Their acts go through the guards of `actor`; without one they are only called for on the log.
+    """
+    from madlog.processors.acting.for_imperator import GuardedActs
+    from madlog.processors.imperator import Escalations, Limits
+
+    settings = settings or Settings()
+    limits = Limits(
+        at_once=settings.imperator_at_once,
+        timeout_s=settings.imperator_timeout_s,
+        conversations_max=settings.outcome_conversations_max,
+    )
+    acts = None if actor is None else GuardedActs(actor)
+    return Escalations(log, registry.registry, imperators, acts, limits)
 
 
 def open_learning(
