@@ -1,4 +1,4 @@
-"""Answers are kept: none is paid twice for a failure or a crash; scripts and records answer alike."""
+"""Answers are kept: none is paid twice after a failure or a crash; scripts and records answer."""
 
 from typing import Any
 
