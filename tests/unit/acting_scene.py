@@ -3,6 +3,7 @@
 import asyncio
 import json
 from collections.abc import Coroutine, Mapping, Sequence
+from itertools import count
 from typing import Any, TypeVar
 
 from madlog.processors.acting import Actor, Answer, Terms
@@ -16,6 +17,8 @@ from madlog.topics.memory import MemoryLog
 __all__ = ("ANN", "OPS", "SECOND", "SHOP", "FakeClock", "FakeEngine", "Scene", "agent")
 
 T = TypeVar("T")
+# No two workers have one name, whatever scene they are in.
+_NUMBERS = count(1)
 SECOND = 1_000_000
 ANN = Sender(name="ann", kind="human")
 OPS = Sender(name="ops", kind="human")
@@ -91,7 +94,6 @@ class Scene:
         self.registry = Registry(agents or (SHOP,))
         self.terms = Terms(**terms)
         self.engine = FakeEngine()
-        self._workers = 0
         self._ids = 0
         self._actor: Actor | None = None
 
@@ -101,12 +103,11 @@ class Scene:
         return self._actor
 
     def another(self, engine: Any = None) -> Actor:
-        self._workers += 1
         return Actor(
             self.log,
             self.registry,
             engine or self.engine,
-            f"worker-{self._workers}",
+            f"worker-{next(_NUMBERS)}",
             self.terms,
         )
 
