@@ -36,7 +36,7 @@ async def answers_of(url: str, conversation: str) -> Answers:
         told = {}
         for name, question in questions().items():
             named = {p.name for p in question.parameters}
-            if name == "cost":
+            if name in ("cost", "tiers"):
                 named.discard("by")
             result = await ask(log, name, {key: given[key] for key in named & given.keys()})
             told[name] = [_lasting(row) for row in json_rows(result)]
