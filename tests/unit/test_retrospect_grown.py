@@ -15,7 +15,7 @@ from tests.unit.history import history
 from tests.unit.test_retrospect import decisions, fields_on, log_of, settings
 
 from madlog.analytics.verify import verify
-from madlog.processors.retrospect import Conversation, models
+from madlog.processors.retrospect import Conversation, job, models
 from madlog.processors.retrospect.deciding import RECORD
 from madlog.processors.retrospect.job import Retrospector, Settled
 from madlog.schemas import Event, ToolResult, Turn, new_event_id
@@ -142,6 +142,27 @@ async def test_another_promise_meanwhile_holds_for_what_is_added_alone() -> None
     await retrospected(log, blobs, max_error=0.2, audit_rate=0.9)
     found = (await decisions(log))["case-0044"]
     assert Counter(one["max_error"] for one in found) == {0.3: 1, 0.2: 2}
+    await assert_whole(log, blobs, await in_one_go(TOLD))
+
+
+async def test_after_a_crash_the_rest_of_what_was_added_is_decided(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job, "_BATCH_EVENTS_MAX", 1)
+    blobs: dict[str, bytes] = {}
+    log = await log_of(*(events[: ASKED + 1] for events in TOLD))
+    await retrospected(log, blobs)
+    for events in TOLD:
+        await log.append(events[ASKED + 1 :])
+
+    def crash(now: Settled) -> None:
+        if now.continued == 20:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        await Retrospector(log, settings(blobs, **LOOSE)).run(crash)
+    assert len(await fields_on(log, "mad.decisions")) == len(TOLD) + 2 * 20
+    assert (await retrospected(log, blobs)).continued == len(TOLD) - 20
     await assert_whole(log, blobs, await in_one_go(TOLD))
 
 
