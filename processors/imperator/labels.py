@@ -1,13 +1,16 @@
 """What live traffic teaches the tiers below: examples whose outcome is known, and what repeats.
 
-A fold over a log's conversations, decisions, calls and outcomes, in any order between topics. What
-it returns is sorted by when it was decided, so it is the same however the log was read.
+Folds over a log's decisions, calls, outcomes and conversations, in any order between topics, each
+topic in its own. What they return is sorted by when it was decided, so it is the same however the
+log was read.
 """
 
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from madlog.processors.dtr.features import check_features
+from madlog.processors.dtr.grown import Values
 from madlog.processors.dtr.memo import Memo
 from madlog.processors.dtr.tree import IMPERATOR, PROCESS, VERB_ROUTE, is_route
 from madlog.processors.errors import InvalidFeatures
@@ -15,13 +18,15 @@ from madlog.processors.imperator.answering import AUDIT, PURPOSE
 from madlog.processors.imperator.comparing import Did
 from madlog.processors.imperator.repeats import TIMES, Observed, Repeats, tree_route
 from madlog.processors.outcomes import Judge, label
-from madlog.processors.outcomes.facts import ConversationFacts, Judged
+from madlog.processors.outcomes.facts import WITHDRAWN
 from madlog.processors.outcomes.judge import CONVERSATIONS_MAX
 from madlog.topics import LogEvent
 
-__all__ = ("TOPICS", "Example", "LiveLabels", "labels")
+__all__ = ("DECISIONS_MAX", "TOPICS", "Answers", "Example", "LiveLabels", "labels")
 
 TOPICS = ("mad.conversations", "mad.decisions", "mad.llm", "mad.outcomes")
+DECISIONS_MAX = 100_000
+_Order = tuple[int, int, int]
 
 
 class Example(NamedTuple):
@@ -33,31 +38,118 @@ class Example(NamedTuple):
     arguments: str | None
 
 
-class LiveLabels:
-    """Gathers what live decisions teach; memory is that of the newest conversations."""
+class _Decided(NamedTuple):
+    """What of a live decision is held."""
 
-    def __init__(self, conversations_max: int = CONVERSATIONS_MAX) -> None:
-        # Of the judge its facts alone: what it would conclude is on the log, or is switched off.
-        self._facts = Judge(conversations_max=conversations_max)
-        self._decisions: dict[str, Mapping[str, Any]] = {}
-        self._answers: dict[str, Did | None] = {}
+    recipient: str
+    conversation_id: str
+    occurred_at: int
+    form: Values
+    verb: str
+
+
+class Answers:
+    """What language models answered to live decisions, and which decisions failed.
+
+    Of the newest decisions only: so many are held in memory.
+    """
+
+    def __init__(self, decisions_max: int = DECISIONS_MAX) -> None:
+        self._max = decisions_max
+        self._decisions: OrderedDict[str, _Decided] = OrderedDict()
+        self._dids: dict[str, Did | None] = {}
+        # By decision and judge: the place of the newest verdict, and whether it is a failure.
+        self._failures: dict[str, dict[str, tuple[_Order, bool]]] = {}
         self._memo = Memo()
 
     def fold(self, event: LogEvent) -> None:
-        """Take up one event."""
+        """Take up one event of mad.decisions, mad.llm or mad.outcomes."""
         fields = event.fields
-        if event.kind == "LlmCall":
+        if event.kind == "LlmCall" and PURPOSE in fields["parameters"]:
             route = fields["extra"].get("route")
-            if PURPOSE in fields["parameters"]:
-                # Of two workers at once the first call counts.
-                did = None if route is None else Did(route, fields["extra"].get("arguments"))
-                self._answers.setdefault(fields["causation_id"], did)
+            did = None if route is None else Did(route, fields["extra"].get("arguments"))
+            # Of two workers at once the first call counts.
+            self._dids.setdefault(fields["causation_id"], did)
+        elif event.kind == "Decision" and fields["mode"] == "live":
+            self._decide(event)
+        # That an audit disagrees is no failure of what it would have done: its answer is counted.
+        elif event.kind == "Outcome" and fields["judged_by"] != AUDIT:
+            self._judge(event)
+
+    def _decide(self, event: LogEvent) -> None:
+        fields = event.fields
+        try:
+            form = self._memo.key(check_features(fields["features"]))
+        except InvalidFeatures:
+            # Of a program with other features.
             return
-        if event.kind == "Decision":
-            if fields["mode"] != "live":
-                return
-            self._decisions[event.event_id] = fields
-        self._facts.fold(event)
+        self._decisions[event.event_id] = _Decided(
+            fields["recipient"],
+            fields["conversation_id"],
+            fields["occurred_at"],
+            form,
+            str(fields["features"]["verb"]),
+        )
+        if len(self._decisions) > self._max:
+            self._forget(next(iter(self._decisions)))
+
+    def _forget(self, decision_id: str) -> None:
+        del self._decisions[decision_id]
+        self._dids.pop(decision_id, None)
+        self._failures.pop(decision_id, None)
+
+    def _judge(self, event: LogEvent) -> None:
+        fields, record = event.fields, event.record
+        if fields["about"] != "decision":
+            return
+        failed = fields["result"] == "failure" and WITHDRAWN not in fields["extra"]
+        held = self._failures.get(fields["about_id"], {})
+        order = (record.appended_at, record.partition, record.offset)
+        old = held.get(fields["judged_by"])
+        # What nobody ever called a failure need not be held.
+        if (old is None and failed) or (old is not None and old[0] < order):
+            held[fields["judged_by"]] = order, failed
+            self._failures[fields["about_id"]] = held
+
+    def observed(self, since: int = 0) -> list[Observed]:
+        """Return what was answered and what failed since then, in the order of decisions."""
+        found = []
+        for decision_id, one in self._ordered():
+            did = self._dids.get(decision_id)
+            held = self._failures.get(decision_id, {})
+            failed = any(failure for _, failure in held.values())
+            if one.occurred_at >= since and (did is not None or failed):
+                found.append(Observed(one.recipient, one.form, one.verb, did, failed))
+        return found
+
+    def repeats(self, times: int = TIMES, since: int = 0) -> Repeats:
+        """Return which forms were asked how often, and which of them are promoted."""
+        return Repeats.of(self.observed(since), times)
+
+    def _ordered(self) -> list[tuple[str, _Decided]]:
+        return sorted(self._decisions.items(), key=lambda one: (one[1].occurred_at, one[0]))
+
+
+class LiveLabels(Answers):
+    """Gathers the examples of live decisions too; memory is that of the newest conversations."""
+
+    def __init__(self, conversations_max: int = CONVERSATIONS_MAX) -> None:
+        super().__init__()
+        self._features: dict[str, Mapping[str, Any]] = {}
+        # Of the judge its facts alone: what it would conclude is on the log, or is switched off.
+        self._facts = Judge(conversations_max=conversations_max)
+
+    def fold(self, event: LogEvent) -> None:
+        """Take up one event of any of `TOPICS`."""
+        super().fold(event)
+        if event.event_id in self._decisions:
+            self._features[event.event_id] = event.fields["features"]
+        if event.kind != "LlmCall":
+            self._facts.fold(event)
+
+    def _forget(self, decision_id: str) -> None:
+        super()._forget(decision_id)
+        del self._features[decision_id]
 
     def examples(self) -> list[Example]:
         """Return the decisions that ended well or were corrected, with the route that was right.
@@ -65,54 +157,24 @@ class LiveLabels:
         For a tree: an action with arguments that no command brings is the route `process`.
         """
         found = []
-        for decision_id, fields, facts in self._ordered():
-            right = label(decision_id, facts)
+        for decision_id, one in self._ordered():
+            facts = self._facts.facts(one.conversation_id)
+            right = None if facts is None else label(decision_id, facts)
             if right is None:
                 continue
             did = Did(right.route, right.arguments)
-            answered = self._answers.get(decision_id)
+            answered = self._dids.get(decision_id)
             if answered is not None and answered.route == right.route:
                 did = answered
-            verb = str(fields["features"]["verb"])
-            route = tree_route(did, verb)
+            route = tree_route(did, one.verb)
             if route == VERB_ROUTE:
                 route = did.route
             elif route is None:
                 route = IMPERATOR if did.route == IMPERATOR else PROCESS
             if is_route(route):
-                found.append(Example(decision_id, fields["features"], route, did.arguments))
+                features = self._features[decision_id]
+                found.append(Example(decision_id, features, route, did.arguments))
         return found
-
-    def observed(self) -> list[Observed]:
-        """Return what the language model answered, and what failed, in the order of decisions."""
-        found = []
-        for decision_id, fields, facts in self._ordered():
-            did = self._answers.get(decision_id)
-            failed = any(map(_failed, facts.outcomes(decision_id)))
-            if did is None and not failed:
-                continue
-            form = self._memo.key(check_features(fields["features"]))
-            verb = str(fields["features"]["verb"])
-            found.append(Observed(fields["recipient"], form, verb, did, failed))
-        return found
-
-    def repeats(self, times: int = TIMES) -> Repeats:
-        """Return which forms were asked how often, and which of them are promoted."""
-        return Repeats.of(self.observed(), times)
-
-    def _ordered(self) -> list[tuple[str, Mapping[str, Any], ConversationFacts]]:
-        """Return the decisions that are still known, and whose features are those of today."""
-        found, gone = [], []
-        for decision_id, fields in self._decisions.items():
-            facts = self._facts.facts(fields["conversation_id"])
-            if facts is None or decision_id not in facts.decisions:
-                gone.append(decision_id)
-            elif _usable(fields["features"]):
-                found.append((decision_id, fields, facts))
-        for decision_id in gone:
-            del self._decisions[decision_id]
-            self._answers.pop(decision_id, None)
-        return sorted(found, key=lambda one: (one[1]["occurred_at"], one[0]))
 
 
 def labels(events: Iterable[LogEvent]) -> list[Example]:
@@ -121,16 +183,3 @@ def labels(events: Iterable[LogEvent]) -> list[Example]:
     for event in events:
         gathered.fold(event)
     return gathered.examples()
-
-
-def _failed(outcome: Judged) -> bool:
-    # That an audit disagrees is no failure of what it would have done: its answer is counted.
-    return outcome.result == "failure" and not outcome.withdrawn and outcome.judged_by != AUDIT
-
-
-def _usable(features: Mapping[str, Any]) -> bool:
-    try:
-        check_features(features)
-    except InvalidFeatures:
-        return False
-    return True
