@@ -23,7 +23,7 @@ from madlog.processors.acting.guards import (
 from madlog.processors.acting.orders import place_of
 from madlog.processors.acting.ports import ActionEngine
 from madlog.processors.acting.proposal import Proposal, normal, object_of
-from madlog.processors.acting.turns import proposal_of
+from madlog.processors.acting.turns import proposals_of
 from madlog.processors.acting.writing import (
     ask,
     late_result,
@@ -191,10 +191,10 @@ class Actor:
         facts = self._facts
         for act_id in [one for one in self._proposals if one in facts.settled]:
             del self._proposals[act_id]
-        for decision_id, event in facts.decisions.items():
-            if decision_id not in self._proposals:
-                made = await proposal_of(self._log, event)
-                self._proposals[decision_id] = place_of(event), made
+        new = [event for one, event in facts.decisions.items() if one not in self._proposals]
+        made = await proposals_of(self._log, new)
+        for event in new:
+            self._proposals[event.event_id] = place_of(event), made[event.event_id]
         for act_id, call in facts.voided.items():
             self._proposals.setdefault(act_id, (place_of(call.event), call.proposal))
         for act_id, one in facts.orders.asks.items():
