@@ -7,14 +7,15 @@ append counts. Learning and rolling out may run in separate workers, which share
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from madlog.processors.dtr.seed_model import seed_model
 from madlog.processors.errors import InvalidModel
+from madlog.processors.imperator.labels import Answers
 from madlog.processors.ports import Registry
 from madlog.processors.retrospect.conversation import Conversation
-from madlog.processors.rollout.canary import CASES_MAX, Canary, tried, worse
+from madlog.processors.rollout.canary import CASES_MAX, Canary, is_canary, tried, worse
 from madlog.processors.rollout.facts import Facts, Standing
 from madlog.processors.rollout.learner import (
     LEARNED_MAX,
@@ -42,11 +43,11 @@ from madlog.topics.log import OnDamage, log_damage
 __all__ = ("Rolled", "Rollout", "RolloutSettings")
 
 _DECISIONS, _CONVERSATIONS, _OUTCOMES = "mad.decisions", "mad.conversations", "mad.outcomes"
-_CONTROL, _MODELS = "mad.control", "mad.models"
+_CONTROL, _MODELS, _CALLS = "mad.control", "mad.models", "mad.llm"
 # How far each is read is asked for in this order, and it is read in the other: so a verdict that is
 # read has its decision, a decision the Control event and model that it names, and its turn.
-_ENDS = (_OUTCOMES, _DECISIONS, _CONVERSATIONS, _CONTROL, _MODELS)
-_READ = (_CONTROL, _MODELS, _DECISIONS, _CONVERSATIONS, _OUTCOMES)
+_ENDS = (_OUTCOMES, _CALLS, _DECISIONS, _CONVERSATIONS, _CONTROL, _MODELS)
+_READ = (_CONTROL, _MODELS, _DECISIONS, _CALLS, _CONVERSATIONS, _OUTCOMES)
 _ATTEMPTS_MAX = 20
 _MOVES_MAX = 200
 _SLOWER, _TIMES_MIN = 2.0, 100
@@ -98,6 +99,7 @@ class Rollout:
         self._settings = settings
         self._on_damage = on_damage
         self._facts = Facts(settings.registry)
+        self._answers = Answers()
         self._read = Vector()
         self._router = Router(
             settings.registry,
@@ -140,11 +142,17 @@ class Rollout:
                     found += events
                     continue
                 for event in events:
-                    self._facts.fold(event)
+                    self._fold(event)
             # In the order in which they came, whichever partition they are in.
             for event in sorted(found, key=_came):
-                self._facts.fold(event)
+                self._fold(event)
             self._read = Vector({**self._read, **ends[topic]})
+
+    def _fold(self, event: LogEvent) -> None:
+        if not is_canary(event.fields["conversation_id"]):
+            self._answers.fold(event)
+        if event.kind != "LlmCall":
+            self._facts.fold(event)
 
     async def _move(self, report: Rolled) -> bool:
         """Append what is to be said first; tells whether anything was."""
@@ -231,7 +239,8 @@ class Rollout:
         if reason is not None:
             return self._say(event.event_id, "back", f"refused: {reason}")
         told = (
-            f"{published.version} begins; of {canary.cases} canary cases {canary.wrong} are wrong"
+            f"{published.version} begins; wrong in {canary.wrong} of {canary.decisions} decisions "
+            f"of {canary.cases} canary cases"
         )
         found = self._say(event.event_id, "shadow", told)
         if standing is not None and next_stage(self._facts.said(standing.model_id), "back"):
@@ -330,10 +339,16 @@ class Rollout:
         except ValueError:
             # Nobody did anything there: the next round has more.
             return []
+        # What the language model was asked again and again is taken up, or out where it erred.
+        repeats = self._answers.repeats(since=since)
+        tree = repeats.applied(models.tree, settings.max_error)
+        models = replace(models, tree=tree)
         event = model_of(models, seen, version, settings.code_version, settings.put_blob, since)
         published = Published(event.event_id, version, models)
         canary = await self._on(await self._cases(held), published)
-        metrics = {**event.metrics, **canary.metrics, "conversations": float(count)}
+        promoted = float(len(repeats.rows(settings.max_error)))
+        more = {"conversations": float(count), "promoted": promoted}
+        metrics = {**event.metrics, **canary.metrics, **more}
         return [event.model_copy(update={"metrics": metrics})]
 
     def _is_learned(self, count: int, changes: int) -> bool:

@@ -14,6 +14,7 @@ from tests.unit.test_questions import answer
 
 from madlog.analytics.questions import question
 from madlog.processors import Router
+from madlog.processors.dtr.grown import confidence
 from madlog.processors.dtr.memo import Memo
 from madlog.processors.dtr.seed_model import seed_model, seed_tree
 from madlog.processors.dtr.tree import Tree
@@ -21,6 +22,9 @@ from madlog.processors.imperator import Answer
 from madlog.processors.imperator.comparing import Did
 from madlog.processors.imperator.labels import TOPICS, LiveLabels, labels
 from madlog.processors.imperator.repeats import FormCount, Observed, Repeats, tree_route
+from madlog.processors.rollout import Rollout, RolloutSettings
+from madlog.processors.rollout.canary import is_canary
+from madlog.processors.tiers import TierModels
 from madlog.schemas import Event, Outcome, Sender
 from madlog.topics import EventLog
 
@@ -269,3 +273,27 @@ async def test_the_question_counts_as_the_fold_does(
         for one in found.forms.values()
     ]
     assert await answer(log, "promoted", *COLUMNS, times=str(times)) == counts
+
+
+async def test_a_live_round_takes_up_what_repeats_and_knows_no_canary_case_of_it() -> None:
+    log = await asked_live(110)
+    await escalations(log, Told(lambda _: SAME)).run()
+    ended = [
+        verdict(2_000 + n, one, "success", "reward").model_copy(
+            update={"about": "conversation", "about_id": one["conversation_id"]}
+        )
+        for n, one in enumerate((await decisions(log))[:30])
+    ]
+    # Of the others nobody knows how they ended: they teach the learner nothing.
+    await log.append(ended)
+    rollout = Rollout(log, RolloutSettings("test", lambda _: "", lambda _: b"", AGENTS))
+    await rollout.run()
+    published = [event.fields for event in await read(log, "mad.models")]
+    (model,) = [one for one in published if one["component"] == "routing"]
+    assert model["metrics"]["promoted"] == 1.0
+    tree = TierModels.parse(model["parameters"]).tree
+    (features, *_) = [one["features"] for one in await decisions(log)]
+    leaf = tree.walk(features)
+    counted = sum(not is_canary(f"c{n}") for n in range(1, 111))
+    assert 64 <= counted < 110
+    assert leaf == ("action:get_order", confidence(counted - 5, 0))
