@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from madlog.analytics.replay_report import Meter, OnProgress
+from madlog.processors.acting.writing import GUARD, went_up
 from madlog.processors.dtr.seed_model import COMPONENT as TREE
 from madlog.processors.dtr.tree import Tree
 from madlog.processors.errors import InvalidModel, ProcessorError
@@ -61,6 +62,8 @@ class _Log:
     controls: list[LogEvent] = field(default_factory=list)
     events: dict[str, list[LogEvent]] = field(default_factory=dict)
     decisions: dict[str, list[LogEvent]] = field(default_factory=dict)
+    # Why guards refused what was decided, by the Decision's id; read where a refusal went up.
+    refusals: dict[str, str] = field(default_factory=dict)
 
     def fold(self, event: LogEvent) -> None:
         if event.kind == "ModelPublished":
@@ -71,6 +74,8 @@ class _Log:
             self.decisions.setdefault(event.fields["conversation_id"], []).append(event)
         elif event.record.topic == "mad.conversations":
             self.events.setdefault(event.fields["conversation_id"], []).append(event)
+        elif event.kind == "Outcome" and _by_guard(event):
+            self.refusals[event.fields["about_id"]] = event.fields["extra"].get("reason", "")
 
 
 async def verify(
@@ -93,6 +98,10 @@ async def verify(
             held.fold(event)
         if events:
             meter.batch(len(events), str(events[-1].position))
+    if any(_by_guard(one) for decisions in held.decisions.values() for one in decisions):
+        async for events in log.read_topics(["mad.outcomes"], on_damage=on_damage):
+            for event in events:
+                held.fold(event)
     report = VerifyReport()
     again = _Again(held, get_blob, registry)
     for name, decisions in held.decisions.items():
@@ -105,12 +114,17 @@ async def verify(
 def _compared(
     again: "_Again", events: Sequence[LogEvent], name: str, decisions: Sequence[LogEvent]
 ) -> Iterator[DecisionDifference]:
-    live = [one for one in decisions if one.fields["mode"] != "retrospective"]
+    guarded = [one for one in decisions if _by_guard(one)]
+    live = [
+        one for one in decisions if one.fields["mode"] != "retrospective" and not _by_guard(one)
+    ]
     past = [one for one in decisions if one.fields["mode"] == "retrospective"]
     made: dict[tuple[str, str], Decision] = {}
     if events:
         for decision in (*again.live(events, live), *again.past(name, events, past)):
             made[decision.event_id, decision.model_id] = decision
+    for decision in again.went_up(guarded, live):
+        made[decision.event_id, decision.model_id] = decision
     for recorded in decisions:
         fresh = made.get((recorded.event_id, recorded.fields["model_id"]))
         why = again.failed.get(recorded.fields["model_id"], "nothing on the log leads to it")
@@ -121,6 +135,10 @@ def _compared(
                 continue
             why = f"{', '.join(fields)} came out otherwise"
         yield DecisionDifference(recorded.event_id, str(recorded.position), name, why, fields)
+
+
+def _by_guard(event: LogEvent) -> bool:
+    return bool(event.fields["sender"] == GUARD.model_dump())
 
 
 def _differing(recorded: Event, fresh: Event) -> dict[str, tuple[Any, Any]]:
@@ -142,6 +160,7 @@ class _Again:
         registry: Registry | None,
     ) -> None:
         self._models = held.models
+        self._refusals = held.refusals
         self._get_blob = get_blob
         self._registry = registry
         self._published: dict[str, Published] = {}
@@ -194,6 +213,17 @@ class _Again:
                 for output in self._router("live", mine).step(here, event):
                     if isinstance(output, Decision):
                         yield output
+
+    def went_up(self, guarded: Sequence[LogEvent], live: Sequence[LogEvent]) -> Iterator[Decision]:
+        """Let what guards refused go up, as each refusal says."""
+        decided = {one.event_id: one for one in live}
+        for one in guarded:
+            refused = one.fields["causation_id"] or ""
+            if refused in decided and refused in self._refusals:
+                decision = decided[refused].event
+                assert isinstance(decision, Decision)
+                why, control_id = self._refusals[refused], one.fields["control_id"]
+                yield went_up(decision, refused, why, control_id)
 
     def _tree_of(self, decision: LogEvent) -> str | None:
         """Return the tree that a decision names, None where its model was rolled out."""

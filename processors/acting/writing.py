@@ -22,7 +22,17 @@ from madlog.schemas import (
 )
 from madlog.schemas.text import escape, parse
 
-__all__ = ("ask", "late_result", "refusal", "result", "tool_call", "unknown", "void")
+__all__ = (
+    "GUARD",
+    "ask",
+    "late_result",
+    "refusal",
+    "result",
+    "tool_call",
+    "unknown",
+    "void",
+    "went_up",
+)
 
 GUARD = Sender(name="guard", kind="system")
 TOOLS = Sender(name="tools", kind="system")
@@ -182,20 +192,25 @@ def refusal(
     if proposal.tier == IMPERATOR and proposal.asker is not None:
         events.append(_told(proposal, f"I may not do that: {said.reason}."))
     if decision is not None and proposal.tier != IMPERATOR:
-        events.append(
-            decision.model_copy(
-                update={
-                    **_envelope(proposal, REFUSAL_KEY, 1, key=key),
-                    "sender": GUARD,
-                    "tier": IMPERATOR,
-                    "route": IMPERATOR,
-                    "arguments": None,
-                    "control_id": control_id or decision.control_id,
-                    "reason": f"a guard refused {decision.route}: {why}",
-                    "escalation": "guard",
-                    "propensity": 1.0,
-                    "audited": False,
-                }
-            )
-        )
+        events.append(went_up(decision, proposal.act_id, why, control_id or decision.control_id))
     return events
+
+
+def went_up(decision: Decision, act_id: str, why: str, control_id: str | None) -> Decision:
+    """Return the Decision by which a refused one goes up to the language model."""
+    return decision.model_copy(
+        update={
+            "event_id": derived_event_id(act_id, REFUSAL_KEY, 1),
+            "causation_id": decision.event_id,
+            "idempotency_key": f"{REFUSAL_KEY}/{act_id}",
+            "sender": GUARD,
+            "tier": IMPERATOR,
+            "route": IMPERATOR,
+            "arguments": None,
+            "control_id": control_id,
+            "reason": f"a guard refused {decision.route}: {why}",
+            "escalation": "guard",
+            "propensity": 1.0,
+            "audited": False,
+        }
+    )

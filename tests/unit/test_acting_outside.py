@@ -10,7 +10,9 @@ from typing import Any
 from tests.unit.acting_scene import ANN, FakeEngine, Scene, agent
 from tests.unit.counting import run
 from tests.unit.imperator_scene import Told
+from tests.unit.test_verify import missing
 
+from madlog.analytics.verify import verify
 from madlog.processors import Router
 from madlog.processors.acting import Actor, Answer
 from madlog.processors.acting.for_imperator import GuardedActs
@@ -157,3 +159,31 @@ async def test_an_act_of_a_language_model_over_its_budget_is_kept_and_run_later(
     report: Any = await job.run()
     assert report.failed == 0
     assert scene.engine.actions == ["lookup_order"]
+
+
+async def test_what_guards_let_go_up_is_verified_as_any_decision() -> None:
+    scene = Scene()
+    texts = ("COMMAND: refund || order_id=17 || amount_eur=500", "EXECUTE: lookup_order", "HRU?")
+    await scene.log.append([turn_to_shop(scene, text) for text in texts])
+    await run(scene.log, Router(scene.registry))
+    await scene.control("flag", name="another", value="on")
+    assert (await scene.run()).refused == 1
+    await run(scene.log, Router(scene.registry))
+    report = await verify(scene.log, missing, registry=scene.registry)
+    assert (report.decisions, report.differences) == (4, [])
+    (up,) = [
+        one for one in await scene.read("mad.decisions") if one.fields["escalation"] == "guard"
+    ]
+    for changes in (
+        {"reason": "it was nothing"},
+        {"tier": "lppm"},
+        {"causation_id": up.fields["turn_id"]},
+    ):
+        other = up.event.model_copy(update={**changes, "idempotency_key": str(changes)})
+        await scene.log.append([other])
+    report = await verify(scene.log, missing, registry=scene.registry)
+    assert [sorted(one.fields) for one in report.differences] == [
+        ["idempotency_key", "reason"],
+        ["idempotency_key", "tier"],
+        ["causation_id", "idempotency_key"],
+    ]

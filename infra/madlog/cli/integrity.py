@@ -191,12 +191,19 @@ async def _verify(state: State) -> int:
     from dataclasses import asdict
 
     from madlog.analytics.verify import verify as verify_log
-    from madlog.wiring import open_blobs, opened
+    from madlog.wiring import open_blobs, open_registry, opened
 
     blobs = open_blobs(state.url, state.settings)
+    # Live decisions depend on who was registered: on the same file of agents they come out again.
+    registry = open_registry(state.settings).registry
     with progress_bar("deciding again", 100) as show:
         async with opened(state.url, state.settings, create=False) as log:
-            report = await verify_log(log, blobs.get, progress=lambda now: show(round(now.percent)))
+            report = await verify_log(
+                log,
+                blobs.get,
+                registry=registry,
+                progress=lambda now: show(round(now.percent)),
+            )
     found = [asdict(item) for item in report.differences]
     if state.json:
         answer = {"decisions": report.decisions, "differences": found}
