@@ -195,6 +195,7 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _field("model_version"),
         _field("arguments"),
         _field("escalation"),
+        _field("control_id"),
         _json_field("features"),
         _json_field("candidates"),
         _field("reason"),

@@ -80,7 +80,7 @@ VIEWS: dict[str, View] = {
             "WHEN 'imperator' THEN 'llm' END AS settled_by, "
             "route, confidence, max_error, audited, propensity, model_id, model_version, "
             "features::JSON AS features, candidates::JSON AS candidates, reason, duration_us, "
-            "arguments, escalation",
+            "arguments, escalation, control_id",
         ),
         _of(
             "llm_calls",

@@ -1,4 +1,4 @@
-"""What is learned from a log while it grows: how things ended, and what history would have been.
+"""What is learned from a log while it grows: how things ended, what history would have been, more.
 
 How things ended is judged of what acted, and of what candidates decided beside, by what was done.
 All read the whole log in their order and add to it by ids and keys that come from what they say,
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from madlog.processors.imperator.shadow import ShadowJudge
 from madlog.processors.outcomes import Judge, judge_log
 from madlog.processors.retrospect import Retrospection, Retrospector, Settled
+from madlog.processors.rollout import Rollout, RolloutSettings
 from madlog.schemas import Outcome
 from madlog.topics import EventLog, Vector
 
@@ -26,19 +27,25 @@ class Learned:
     retrospective_continued: int = 0
     retrospective_decisions: int = 0
     models: int = 0
+    rollout_steps: int = 0
 
 
 class Learning:
-    """Judges and decides in retrospect, each time from where it has read to."""
+    """Judges, decides in retrospect, learns and rolls out, each time from where it has read to."""
 
     def __init__(
-        self, log: EventLog, judge: Judge | None, retrospection: Retrospection | None
+        self,
+        log: EventLog,
+        judge: Judge | None,
+        retrospection: Retrospection | None,
+        rollout: RolloutSettings | None = None,
     ) -> None:
         self._log = log
         self._judge = judge
         self._judged = Vector()
         self._shadows = None if judge is None else ShadowJudge(log)
         self._retrospector = None if retrospection is None else Retrospector(log, retrospection)
+        self._rollout = None if rollout is None else Rollout(log, rollout)
         self.learned = Learned()
 
     async def run(self, progress: Callable[[int], None]) -> None:
@@ -69,6 +76,10 @@ class Learning:
             learned.models += added.models
             # What was decided now is judged now, or a second run would find more to do.
             await self._judge_new(judged)
+        if self._rollout is not None:
+            rolled = await self._rollout.run()
+            learned.models += rolled.models
+            learned.rollout_steps += rolled.steps
 
     async def _judge_new(self, judged: Callable[[Sequence[Outcome]], None]) -> None:
         if self._judge is not None:

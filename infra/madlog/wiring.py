@@ -54,7 +54,7 @@ __all__ = (
 )
 
 # What `--only` may name beside the processors: see open_learning.
-LEARNING = ("outcomes", "retrospect")
+LEARNING = ("outcomes", "retrospect", "learn", "rollout")
 
 
 class WrongUrl(MadlogError, ValueError):
@@ -225,6 +225,8 @@ def processors(
             open_registry(settings).registry,
             max_error=settings.max_error,
             audit_rate=settings.audit_rate,
+            # Opened when a model is one, so that nobody pays for it who has none.
+            get_blob=lambda sha256: open_blobs(settings.log, settings).get(sha256),
         )
     }
     for name in only or ():
@@ -299,6 +301,7 @@ def open_learning(
     from madlog.processors.learning import Learning
     from madlog.processors.outcomes import Judge, chosen
     from madlog.processors.retrospect import Retrospection
+    from madlog.processors.rollout import RolloutSettings
 
     settings = settings or Settings()
     judge = Judge(
@@ -306,9 +309,9 @@ def open_learning(
         timeout_s=settings.outcome_timeout_s,
         conversations_max=settings.outcome_conversations_max,
     )
+    blobs = open_blobs(url, settings)
     retrospection = None
     if decides is not None and (only is None or "retrospect" in only):
-        blobs = open_blobs(url, settings)
         retrospection = Retrospection(
             __version__,
             blobs.put,
@@ -317,7 +320,22 @@ def open_learning(
             audit_rate=settings.audit_rate,
             decides=decides,
         )
-    return Learning(log, judge if only is None or "outcomes" in only else None, retrospection)
+    rollout = RolloutSettings(
+        __version__,
+        blobs.put,
+        blobs.get,
+        open_registry(settings).registry,
+        learns=only is None or "learn" in only,
+        rolls_out=only is None or "rollout" in only,
+        max_error=settings.max_error,
+        audit_rate=settings.audit_rate,
+    )
+    return Learning(
+        log,
+        judge if only is None or "outcomes" in only else None,
+        retrospection,
+        rollout if rollout.learns or rollout.rolls_out else None,
+    )
 
 
 def wanted_topics(settings: Settings | None = None) -> list[Topic]:

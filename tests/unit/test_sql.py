@@ -43,7 +43,8 @@ OWN = {
     "tool_calls": "action arguments source_call_id",
     "tool_results": "call_id ok result error duration_ms",
     "decisions": "turn_id recipient mode tier settled_by route confidence max_error audited "
-    "propensity model_id model_version features candidates reason duration_us arguments escalation",
+    "propensity model_id model_version features candidates reason duration_us arguments escalation "
+    "control_id",
     "llm_calls": "provider model tokens_in tokens_out cost_usd latency_ms parameters answer_id "
     "extra",
     "outcomes": "result quality judged_by about about_id extra",

@@ -22,6 +22,7 @@ from madlog.cli import (
     outcomes,
     processes,
     report,
+    rollout,
     topics,
     working,
 )
@@ -57,6 +58,7 @@ for module in (
     working,
     outcomes,
     control,
+    rollout,
     ask,
     processes,
     report,

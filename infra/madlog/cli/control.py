@@ -17,10 +17,11 @@ from madlog.cli._context import (
     run,
     state_of,
 )
+from madlog.cli._ordering import order
 
 if TYPE_CHECKING:
     from madlog.processors.acting.orders import Orders
-    from madlog.schemas import Control, Sender
+    from madlog.schemas import Control
 
 __all__ = ("register",)
 
@@ -32,7 +33,6 @@ _DURATION_S_MAX = 366 * 86_400
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 _FLAG = re.compile(r"[a-z][a-z0-9-]{0,62}(:[A-Za-z_][A-Za-z0-9_.-]{0,127})?")
 _SECOND_US = 1_000_000
-_CONVERSATION = "control"
 
 control_app = typer.Typer(help="stop, overrule, approve: what people order", no_args_is_help=True)
 
@@ -247,20 +247,6 @@ def _seconds(text: str, option: str) -> int:
     return seconds
 
 
-def _person() -> "Sender":
-    """Return the operating system's user as a sender: a claim, as all senders are."""
-    import getpass
-
-    from madlog.schemas import Sender
-
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = ""
-    name = re.sub(r"[^a-z0-9-]+", "-", user.lower()).lstrip("-0123456789")[:63]
-    return Sender(name=name or "operator", kind="human")
-
-
 async def _give(
     state: State, command: str, target: str, *, lasting: str | None = None, **fields: Any
 ) -> None:
@@ -277,7 +263,7 @@ async def _give(
     async with opened(state.url, state.settings, create=False) as log:
         now = log.log.clock.now_us()
         until = None if seconds is None else now + seconds * _SECOND_US
-        event = _event(now, command, target, expires_at=until, **fields)
+        event = order(now, command, target, expires_at=until, **fields)
         await log.append([event])
     _print(state, event)
 
@@ -289,7 +275,7 @@ async def _answer(state: State, command: str, decision: str, reason: str | None)
     async with opened(state.url, state.settings, create=False) as log:
         now = log.log.clock.now_us()
         ask = await answerable(log, await standing(log), decision, now)
-        event = _event(
+        event = order(
             now,
             command,
             ask.proposal.agent,
@@ -300,20 +286,6 @@ async def _answer(state: State, command: str, decision: str, reason: str | None)
         )
         await log.append([event])
     _print(state, event)
-
-
-def _event(now: int, command: str, target: str, **fields: Any) -> "Control":
-    from madlog.schemas import Control, new_event_id
-    from madlog.topics.clock import system_random
-
-    return Control(
-        event_id=new_event_id(now, system_random(10)),
-        sender=_person(),
-        occurred_at=now,
-        target=target,
-        command=command,
-        **{"conversation_id": _CONVERSATION, **fields},
-    )
 
 
 def _print(state: State, event: "Control") -> None:
