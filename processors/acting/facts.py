@@ -103,6 +103,8 @@ class Facts:
         self._registry = registry
         self._read = Vector()
         self._claims: dict[str, Call] = {}
+        # What registered agents did by themselves: (agent, action, the event that it was about).
+        self._by_agents: set[tuple[str, str, str]] = set()
         self._succeeded: dict[str, set[str]] = defaultdict(set)
         self._done: dict[OnceKey, Happened] = {}
         self._named: set[str] = set()
@@ -150,6 +152,15 @@ class Facts:
         """Tell whether the log holds anything about an act but what proposed it."""
         held = (self.settled, self._claims, self.void, self.orders.asks)
         return any(act_id in one for one in held)
+
+    def done_otherwise(self, proposal: Proposal) -> bool:
+        """Tell whether the agent did this by itself about the same turn; then it is settled."""
+        about = (proposal.decision_id, proposal.turn_id)
+        keys = ((proposal.agent, proposal.action, one or "") for one in about)
+        if not any(key in self._by_agents for key in keys):
+            return False
+        self._settle(proposal.act_id, "ran")
+        return True
 
     def claim(self, act_id: str) -> Call | None:
         """Return the call that was announced for an act and has no result yet."""
@@ -199,6 +210,9 @@ class Facts:
         agent, action = fields["sender"]["name"], fields["action"]
         if not is_imported(fields):
             self.used.act(agent, self._risk(agent, action), event.record.appended_at)
+        if act_id is None and agent in self._registry:
+            about = (fields["causation_id"], fields["seen"])
+            self._by_agents.update((agent, action, one) for one in about if one is not None)
         if act_id is None and action not in self._named and action not in self._once:
             return
         call = Call(

@@ -21,6 +21,7 @@ __all__ = (
     "ACTING_FLAG",
     "GUARDS",
     "RERUN_GUARDS",
+    "STALE",
     "Situation",
     "Terms",
     "Verdict",
@@ -30,6 +31,8 @@ __all__ = (
 
 # Off: acts wait. A flag `action:NAME` that is off refuses that action.
 ACTING_FLAG = "acting"
+# Refused because its time is over: nobody waits for an answer any more.
+STALE = "stale"
 _SECOND_US = 1_000_000
 
 
@@ -157,7 +160,7 @@ def _stale(now: Situation) -> Verdict | None:
     if now.now < limit:
         return None
     return Verdict(
-        "refuse", "stale", f"it was decided more than {now.terms.stale_after_s} s ago and not run"
+        "refuse", STALE, f"it was decided more than {now.terms.stale_after_s} s ago and not run"
     )
 
 

@@ -189,12 +189,15 @@ class Actor:
     async def _take_up(self) -> None:
         """Make proposals of the decisions and questions that are not settled."""
         facts = self._facts
-        for act_id in [one for one in self._proposals if one in facts.settled]:
-            del self._proposals[act_id]
+        held = list(self._proposals.items())
+        for act_id, (_, proposal) in held:
+            if act_id in facts.settled or facts.done_otherwise(proposal):
+                del self._proposals[act_id]
         new = [event for one, event in facts.decisions.items() if one not in self._proposals]
         made = await proposals_of(self._log, new)
         for event in new:
-            self._proposals[event.event_id] = place_of(event), made[event.event_id]
+            if not facts.done_otherwise(made[event.event_id]):
+                self._proposals[event.event_id] = place_of(event), made[event.event_id]
         for act_id, call in facts.voided.items():
             self._proposals.setdefault(act_id, (place_of(call.event), call.proposal))
         for act_id, one in facts.orders.asks.items():

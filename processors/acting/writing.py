@@ -3,7 +3,7 @@
 from typing import Any
 
 from madlog.processors.acting.facts import CALL_KEY, REFUSAL_KEY, UNKNOWN, VOID, Call
-from madlog.processors.acting.guards import Verdict
+from madlog.processors.acting.guards import STALE, Verdict
 from madlog.processors.acting.ports import Answer
 from madlog.processors.acting.proposal import Proposal, object_of
 from madlog.processors.dtr.tree import IMPERATOR
@@ -189,6 +189,8 @@ def refusal(
                 reason=said.reason,
             )
         )
+    if said.rule == STALE:
+        return events
     if proposal.tier == IMPERATOR and proposal.asker is not None:
         events.append(_told(proposal, f"I may not do that: {said.reason}."))
     if decision is not None and proposal.tier != IMPERATOR:

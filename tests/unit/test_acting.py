@@ -432,3 +432,21 @@ async def test_an_act_that_nobody_ran_for_a_day_is_stale() -> None:
     scene.clock.move(100)
     await scene.run()
     assert (await scene.refusals(), scene.engine.did) == (["stale"], [])
+    # Nobody waits for an answer any more, so it does not go up.
+    assert len(await scene.of("Decision")) == 1
+
+
+async def test_what_an_agent_did_by_itself_about_a_turn_is_not_done_again() -> None:
+    scene = Scene()
+    await scene.decide("lookup_order", {})
+    (turn,) = await scene.of("Turn")
+    own = scene.envelope(Sender(name="shop", kind="mad"))
+    call = ToolCall(
+        **{**own, "causation_id": turn["event_id"]}, action="lookup_order", arguments="{}"
+    )
+    await scene.log.append([call])
+    done = await scene.run()
+    assert (done.succeeded, done.refused, done.waiting) == (0, 0, {})
+    assert scene.engine.did == []
+    await scene.decide("lookup_order", {})
+    assert (await scene.run()).succeeded == 1
