@@ -44,7 +44,7 @@ WITH steps AS (
     FROM decided
     GROUP BY step_id, candidate
 )
-SELECT m.version AS model, s.target AS component, s.value AS stage, s.appended_at AS said_at,
+SELECT m.version AS model, s.target AS component, s.value AS stage, s.appended_at,
     s.sender AS said_by, s.reason, own.decisions, own.settled, own.judged,
     round(own.succeeded / nullif(own.judged, 0), 4) AS success,
     other.decisions AS other_decisions, other.settled AS other_settled,

@@ -330,14 +330,15 @@ class Rollout:
         version = version_of(count, changes)
         newest = await self._conversations(names[:count][-LEARNED_MAX:])
         seen = [one for one in newest if fitting(one, settings.registry)]
-        self._vain.add(version)
         if len(seen) < ROUND_MIN:
+            self._vain.add(version)
             return []
         try:
             # In a thread, because a fit takes seconds and leases must be renewed meanwhile.
             models = await asyncio.to_thread(learned, seen, self._router)
         except ValueError:
             # Nobody did anything there: the next round has more.
+            self._vain.add(version)
             return []
         # What the language model was asked again and again is taken up, or out where it erred.
         repeats = self._answers.repeats(since=since)

@@ -83,14 +83,14 @@ def rollout_back(
 
 
 async def _list(state: State) -> None:
-    from madlog.analytics.output import rows
+    from madlog.analytics.output import json_rows
     from madlog.analytics.questions import ask
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
         result = await ask(log, "rollouts")
     columns = tuple(result.columns)
-    print_rows(state, list(rows(result)), columns, empty="no model was rolled out yet")
+    print_rows(state, list(json_rows(result)), columns, empty="no model was rolled out yet")
 
 
 async def _say(state: State, named: str, stage: str, reason: str | None) -> None:
