@@ -8,16 +8,33 @@ once: after a crash a batch may be written again, with the same ids and the same
 by which readers drop it; what the state is folded over is not stepped a second time.
 """
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from madlog.processors._faust_member import FaustCluster, FaustMember, refuse_others
+from madlog.processors._faust_tables import FaustTables
 from madlog.processors.engine import Engine
 from madlog.processors.lane import Lane, Options, Report, _Batch
+from madlog.processors.live import Limits
 from madlog.processors.step import Processor
 from madlog.topics import EventLog, NewRecord, Receipt, TopicPartition
 from madlog.topics.catalog import state
 
-__all__ = ("FaustCluster", "FaustEngine")
+__all__ = ("FaustCluster", "FaustEngine", "Tables")
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of live figures that an engine is to keep: how long, and what is too much."""
+
+    window_s: float
+    limits: Limits
+
+
+def _silent(text: str) -> None:
+    """Say nothing."""
 
 
 class FaustLane(Lane):
@@ -89,9 +106,43 @@ class FaustEngine(Engine):
         *,
         group_prefix: str = "",
         options: Options | None = None,
+        tables: Tables | None = None,
     ) -> None:
         super().__init__(log, processors, group_prefix=group_prefix, options=options)
         self._cluster = cluster
+        self._tables = tables
+
+    async def run(
+        self,
+        *,
+        until_idle: bool = False,
+        stop: asyncio.Event | None = None,
+        progress: Callable[[Report], None] | None = None,
+        recovering: Callable[[str], None] = _silent,
+    ) -> Report:
+        """Process as Engine.run does; meanwhile, unless until_idle, keep the tables."""
+        async with self._kept_tables(recovering, kept=not until_idle):
+            return await super().run(
+                until_idle=until_idle, stop=stop, progress=progress, recovering=recovering
+            )
+
+    @asynccontextmanager
+    async def _kept_tables(self, say: Callable[[str], None], *, kept: bool) -> AsyncIterator[None]:
+        wanted = self._tables
+        if wanted is None or not kept:
+            yield
+            return
+        tables = FaustTables(
+            self._log, self._cluster, window_s=wanted.window_s, limits=wanted.limits, say=say
+        )
+        # What they bring back must not hold up the processors.
+        starting = asyncio.create_task(tables.start())
+        try:
+            yield
+        finally:
+            starting.cancel()
+            await asyncio.wait([starting])
+            await tables.stop()
 
     async def _open(
         self, processor: Processor, report: Report, recovering: Callable[[str], None]

@@ -32,6 +32,18 @@ class Settings(BaseModel):
     session_timeout_s: float = Field(default=6.0, gt=0.5, le=9.0, description="member lease")
     worker_batch_records_max: int = Field(default=2_000, ge=1, le=10_000)
     worker_recovery_timeout_s: float = Field(default=600.0, gt=0)
+    faust_standby_replicas: int = Field(
+        default=1, ge=0, description="other Faust workers that keep a copy of a table"
+    )
+    status_window_s: float = Field(
+        default=3_600.0, ge=60, le=86_400, description="how far back live figures go"
+    )
+    budget_usd: float | None = Field(
+        default=None, ge=0, description="what an agent may spend in that time; above it is said"
+    )
+    budget_tokens: int | None = Field(
+        default=None, ge=0, description="tokens that an agent may use in that time"
+    )
     prices: str | None = Field(
         default=None, description="a CSV or JSON file of dollars a million tokens, by model"
     )

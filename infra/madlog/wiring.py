@@ -22,10 +22,11 @@ from madlog.topics import (
 if TYPE_CHECKING:
     from madlog.mads.ecosystem import Ecosystem
     from madlog.processors import Engine, Options, Processor
-    from madlog.processors.faust import FaustCluster
     from madlog.processors.acting import ActionEngine, Actor
+    from madlog.processors.faust import FaustCluster
     from madlog.processors.imperator import Escalations, Imperator
     from madlog.processors.learning import Learning
+    from madlog.processors.live import Limits
     from madlog.processors.registry_file import RegistryFile
     from madlog.processors.router import Decides
     from madlog.topics.blobs import BlobStore
@@ -37,6 +38,7 @@ __all__ = (
     "faust_cluster",
     "folder_beside",
     "is_kafka",
+    "limits",
     "log_folder",
     "open_acting",
     "open_blobs",
@@ -375,6 +377,7 @@ def faust_cluster(url: str, settings: Settings | None = None) -> "FaustCluster":
         address.prefix,
         folder_beside(url, settings).absolute() / "faust",
         session_timeout_s=settings.session_timeout_s,
+        standby_replicas=settings.faust_standby_replicas,
         ssl_context=client["ssl_context"],
         sasl_mechanism=client["sasl_mechanism"] if sasl else None,
         username=client["sasl_plain_username"],
@@ -389,11 +392,23 @@ def open_faust(
     only: tuple[str, ...] | None = None,
 ) -> "Engine":
     """Return an engine that runs the processors in Faust apps on the cluster of a log."""
-    from madlog.processors.faust import FaustEngine
+    from madlog.processors.faust import FaustEngine, Tables
 
     settings = settings or Settings()
-    options = _options(settings)
-    return FaustEngine(log, processors(settings, only), cluster, options=options)
+    return FaustEngine(
+        log,
+        processors(settings, only),
+        cluster,
+        options=_options(settings),
+        tables=Tables(settings.status_window_s, limits(settings)),
+    )
+
+
+def limits(settings: Settings) -> "Limits":
+    """Return what one agent may spend in the window of live figures."""
+    from madlog.processors.live import Limits
+
+    return Limits(settings.budget_usd, settings.budget_tokens)
 
 
 def _options(settings: Settings) -> "Options":
@@ -403,4 +418,3 @@ def _options(settings: Settings) -> "Options":
         batch_records_max=settings.worker_batch_records_max,
         recovery_timeout_s=settings.worker_recovery_timeout_s,
     )
-    return Engine(log, processors(settings, only), options=options)

@@ -6,18 +6,22 @@ from pathlib import Path
 from tests.acceptance.answers import answers_of
 from tests.acceptance.cli import madlog
 
+from madlog.analytics.digest import digest
 from madlog.config import Settings
 from madlog.mads.demo.writer import write
-from madlog.wiring import open_learning, open_worker, opened
+from madlog.wiring import faust_cluster, open_faust, open_learning, open_worker, opened
 
 TURNS = 900
 
 
-async def fill(url: str, blobs: Path) -> None:
-    settings = Settings(blobs=str(blobs))
+async def fill(url: str, folder: Path, engine: str = "transactional", turns: int = TURNS) -> None:
+    settings = Settings(blobs=str(folder / "blobs"), kafka_folder=str(folder / "kafka"))
     async with opened(url) as log:
-        await write(log, 1, TURNS, acknowledged=io.StringIO())
-        report = await open_worker(log).run(until_idle=True)
+        await write(log, 1, turns, acknowledged=io.StringIO())
+        worker = open_worker(log)
+        if engine == "faust":
+            worker = open_faust(log, faust_cluster(url, settings), settings)
+        report = await worker.run(until_idle=True)
         await open_learning(log, url, settings).run(lambda _: None)
     assert (report.idle, report.dead_letters) == (True, 0)
 
@@ -27,7 +31,7 @@ async def test_digests_decisions_and_answers_are_those_of_a_folder(
 ) -> None:
     urls = [str(tmp_path / "log"), f"{kafka_url}?prefix={kafka_prefix}"]
     for url in urls:
-        await fill(url, tmp_path / "blobs")
+        await fill(url, tmp_path)
     folder, kafka = [await answers_of(url, "order-4711") for url in urls]
     assert kafka.digests == folder.digests
     assert len(folder.decisions) > TURNS / 2
@@ -35,6 +39,22 @@ async def test_digests_decisions_and_answers_are_those_of_a_folder(
     for name, rows in folder.questions.items():
         assert kafka.questions[name] == rows, name
         assert rows or name in ("dead-letters", "promoted", "regret"), name
+
+
+async def test_both_engines_make_the_same_of_the_same_log(
+    tmp_path: Path, kafka_url: str, kafka_prefix: str
+) -> None:
+    digests, decisions = [], []
+    for engine in ("transactional", "faust"):
+        url = f"{kafka_url}?prefix={kafka_prefix}-{engine}-"
+        await fill(url, tmp_path, engine, turns=300)
+        async with opened(url, create=False) as log:
+            digests.append(await digest(log))
+            found = [event async for some in log.read_topics(["mad.decisions"]) for event in some]
+            decisions.append({event.event_id: event.fields for event in found})
+            assert len(decisions[-1]) == len(found) > 100
+    assert digests[0] == digests[1]
+    assert decisions[0] == decisions[1]
 
 
 def test_the_demo_runs_on_kafka_and_loses_nothing(

@@ -23,6 +23,7 @@ from madlog.cli import (
     processes,
     report,
     rollout,
+    status,
     topics,
     working,
 )
@@ -62,6 +63,7 @@ for module in (
     ask,
     processes,
     report,
+    status,
     integrity,
     machine,
 ):

@@ -74,7 +74,18 @@ def _findings(state: State) -> list[dict[str, Any]]:
     named = os.environ.get("MADLOG_KAFKA")
     if named:
         rows += broker_facts("MADLOG_KAFKA", f"kafka://{named}")
-    return rows + tool_facts()
+    return [*rows, _table_finding(), *tool_facts()]
+
+
+def _table_finding() -> dict[str, Any]:
+    """Return where the tables of `madlog worker --engine faust` would be kept here."""
+    from madlog.processors.table_store import table_store
+
+    store = table_store()
+    row = _finding("faust tables", store.words)
+    if store.url.startswith("memory"):
+        row["advice"] = "pip install rocksdict keeps them on disk, so that a worker starts sooner"
+    return row
 
 
 def _folder_findings(url: str) -> list[dict[str, Any]]:
