@@ -27,7 +27,7 @@ from madlog.topics import LogEvent
 __all__ = ("DECISIONS_MAX", "Begun", "Decided", "Facts", "Lived", "Standing", "Step")
 
 # So many of the newest decisions are known one by one; what older ones led to stays as it was.
-DECISIONS_MAX = 100_000
+DECISIONS_MAX = 50_000
 # Who judges the audited: the tier above, and in shadow what was done.
 _AUDITS = frozenset(("audit", "imperator", "record"))
 _TIMES_MAX = 2_000
@@ -60,13 +60,14 @@ class Decided(NamedTuple):
 
 @dataclass(slots=True)
 class Lived:
-    """A conversation in which registered agents decide: its decisions, and how it ended.
+    """A conversation in which registered agents decide, and how it and its decisions ended.
 
     `place` is (partition, offset) of its first decision.
     """
 
     place: tuple[int, int]
-    decisions: list[str] = field(default_factory=list)
+    succeeded: int = 0
+    failed: int = 0
     result: str | None = None
 
 
@@ -107,6 +108,8 @@ class Facts:
         self._live: dict[tuple[str, str], str] = {}
         self._judged: dict[str, dict[str, Judged]] = {}
         self._ends: dict[str, dict[str, Judged]] = {}
+        # Whether each live decision went well, where it is known.
+        self._wells: dict[str, bool] = {}
         # Of settled live decisions, each as its first verdict came: (decision, whether wrong).
         self._came: list[tuple[Decided, bool]] = []
         self._told: set[str] = set()
@@ -174,7 +177,7 @@ class Facts:
                 for side, well in zip(counts, self._pair(decision_id, one), strict=True):
                     side.take(well)
             elif stage != "shadow" and not one.shadow:
-                count.take(self._well(decision_id))
+                count.take(self._wells.get(decision_id))
         sides = [count.side() for count in counts]
         times = (counts[0].times[-_TIMES_MAX:], counts[1].times[-_TIMES_MAX:])
         return Standing(model_id, stage, sides[0], sides[1], times)
@@ -260,12 +263,12 @@ class Facts:
         self.newest_us = max(self.newest_us, one.occurred_at)
         if not one.shadow:
             self._live[one.about] = event.event_id
-            if fields["recipient"] in self._agents:
-                new = Lived((record.partition, record.offset))
-                self.lived.setdefault(one.conversation_id, new).decisions.append(event.event_id)
+            if fields["recipient"] in self._agents and one.conversation_id not in self.lived:
+                self.lived[one.conversation_id] = Lived((record.partition, record.offset))
         if len(self._decisions) > self._decisions_max:
             old_id, old = self._decisions.popitem(last=False)
             self._judged.pop(old_id, None)
+            self._wells.pop(old_id, None)
             self._told.discard(old_id)
             if self._live.get(old.about) == old_id:
                 del self._live[old.about]
@@ -299,17 +302,23 @@ class Facts:
         held[one.judged_by] = one
         self.newest_us = max(self.newest_us, one.occurred_at)
         if fields["about"] == "decision":
-            self._came_to_be_known(about)
+            self._take(about, _well(held))
             about = self._decisions[about].conversation_id
         if about in self.lived:
             self.lived[about].result = self._ended(about)
 
-    def _came_to_be_known(self, decision_id: str) -> None:
-        one = self._decisions[decision_id]
-        if one.shadow or not one.settled or decision_id in self._told:
+    def _take(self, decision_id: str, well: bool | None) -> None:
+        """Take up what is known by now of how a decision went."""
+        one, before = self._decisions[decision_id], self._wells.pop(decision_id, None)
+        if one.shadow:
             return
-        well = self._well(decision_id)
         if well is not None:
+            self._wells[decision_id] = well
+        lived = self.lived.get(one.conversation_id)
+        if lived is not None:
+            lived.succeeded += (well is True) - (before is True)
+            lived.failed += (well is False) - (before is False)
+        if well is not None and one.settled and decision_id not in self._told:
             self._told.add(decision_id)
             self._came.append((one, not well))
             if len(self._came) > 2 * self._decisions_max:
@@ -322,18 +331,9 @@ class Facts:
         ends = [one for one in self._ends.get(name, {}).values() if not one.withdrawn]
         if ends:
             return max(ends, key=lambda one: one.order).result
-        found = {self._well(decision_id) for decision_id in self.lived[name].decisions}
-        if False in found:
+        if self.lived[name].failed:
             return "failure"
-        return "success" if True in found else None
-
-    def _well(self, decision_id: str) -> bool | None:
-        """Tell whether a live decision went well, None where it is not known."""
-        held = self._judged.get(decision_id)
-        verdict = known(held.values()) if held else None
-        if verdict is None or verdict.result not in ("success", "failure"):
-            return None
-        return verdict.result == "success"
+        return "success" if self.lived[name].succeeded else None
 
     def _said_by(self, decision_id: str, judges: Collection[str]) -> bool | None:
         held = self._judged.get(decision_id, {}).values()
@@ -350,13 +350,21 @@ class Facts:
     def _pair(self, decision_id: str, one: Decided) -> tuple[bool | None, bool | None]:
         """Return how a decision in shadow and the live one beside it went."""
         live = self._live.get(one.about)
-        went = None if live is None else self._well(live)
+        went = None if live is None else self._wells.get(live)
         if went is None or not one.settled:
             return went, went
         done = self._said_by(decision_id, ("record",))
         if done is None or (not done and not went):
             return None, None
         return (went if done else False), went
+
+
+def _well(held: Mapping[str, Judged]) -> bool | None:
+    """Tell whether a decision went well by its verdicts, None where they do not say."""
+    verdict = known(held.values())
+    if verdict is None or verdict.result not in ("success", "failure"):
+        return None
+    return verdict.result == "success"
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ append counts. Learning and rolling out may run in separate workers, which share
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -38,7 +38,7 @@ from madlog.processors.tiers import Published, TierModels, model_text
 from madlog.schemas import Event
 from madlog.topics import EventLog, LogEvent, Vector
 from madlog.topics.errors import BlobMissing, IdempotencyConflict
-from madlog.topics.log import OnDamage, log_damage
+from madlog.topics.log import Damage, OnDamage, log_damage
 
 __all__ = ("Rolled", "Rollout", "RolloutSettings")
 
@@ -49,6 +49,10 @@ _CONTROL, _MODELS, _CALLS = "mad.control", "mad.models", "mad.llm"
 _ENDS = (_OUTCOMES, _CALLS, _DECISIONS, _CONVERSATIONS, _CONTROL, _MODELS)
 _READ = (_CONTROL, _MODELS, _DECISIONS, _CALLS, _CONVERSATIONS, _OUTCOMES)
 _ATTEMPTS_MAX = 20
+# So many decisions of each partition are read at once.
+_SLICE = 4_000
+# On Kafka an offset may hold no record: one of these does.
+_PEEKED = 10
 _MOVES_MAX = 200
 _SLOWER, _TIMES_MIN = 2.0, 100
 
@@ -130,6 +134,33 @@ class Rollout:
     async def _catch_up(self) -> None:
         there = await self._log.log.topics()
         ends = {name: await self._log.log.end([name]) for name in _ENDS if name in there}
+        while (cut := await self._cut(ends)) is not None:
+            await self._read_to(cut)
+        await self._read_to(ends)
+
+    async def _cut(self, ends: Mapping[str, Vector]) -> dict[str, Vector] | None:
+        """Return how far to read first where much is new, so that verdicts find their decisions.
+
+        Only so many decisions are known one by one; None where all that is new may be read at once.
+        """
+        new = ends.get(_DECISIONS, Vector())
+        far = {tp: self._read.get(tp, 0) + _SLICE for tp in new}
+        far = {tp: at for tp, at in far.items() if new[tp] > at + _SLICE}
+        times: list[int] = []
+        until = Vector({tp: at + _PEEKED for tp, at in far.items()})
+        async for records in self._log.log.read(Vector(far), until, on_damage=_ignored):
+            times += [record.appended_at for record in records]
+        if not times:
+            return None
+        at_time = await self._log.log.at_time(list(ends), min(times))
+        cut = {
+            name: Vector({tp: max(self._read.get(tp, 0), min(at_time[tp], end[tp])) for tp in end})
+            for name, end in ends.items()
+        }
+        # Where all of it was appended in one moment there is nothing between.
+        return cut if any(cut[_DECISIONS][tp] > self._read.get(tp, 0) for tp in new) else None
+
+    async def _read_to(self, ends: Mapping[str, Vector]) -> None:
         for topic in _READ:
             if topic not in ends or (topic == _CONVERSATIONS and not self._facts.lived):
                 continue
@@ -361,6 +392,10 @@ class Rollout:
         }
         known = (changes_and_round(version) for version in versions | self._vain)
         return any(one is not None and one >= (changes, count) for one in known)
+
+
+def _ignored(_: Damage) -> None:
+    """Say nothing: what is damaged is said when it is read."""
 
 
 def _came(event: LogEvent) -> tuple[Any, ...]:

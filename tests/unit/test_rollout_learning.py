@@ -128,6 +128,28 @@ async def test_two_learners_and_one_after_a_crash_publish_a_round_once() -> None
     assert [model["version"] for model in await scene.models()] == ["lived-40", "lived-80"]
 
 
+async def test_a_long_log_is_known_after_a_restart_as_it_was_while_it_grew(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from madlog.processors.rollout import job
+
+    monkeypatch.setattr(job, "_SLICE", 10)
+    registry = Registry([AGENT])
+    scene = await Scene.opened()
+    growing = scene.rollout(learns=False)
+    growing._facts = Facts(registry, 80)
+    for first in range(0, 300, 20):
+        await scene.live(20, first=first, well=first != 100)
+        await growing.run()
+    fresh = scene.rollout(learns=False)
+    fresh._facts = Facts(registry, 80)
+    await fresh.run()
+    # Only the newest decisions are known one by one; how their conversations ended is known of all.
+    assert len(fresh._facts.good(0)) == 280
+    assert fresh._facts.good(0) == growing._facts.good(0)
+    assert fresh._read == growing._read
+
+
 async def test_learner_and_roll_out_may_work_apart() -> None:
     scene = await Scene.opened()
     await scene.live(40)
