@@ -7,6 +7,7 @@ from tests.unit.rollout_scene import AGENT, MARIA, ORDERS, Scene, published
 
 from madlog.analytics.output import rows
 from madlog.analytics.questions import ask
+from madlog.analytics.verify import verify
 from madlog.processors import Engine, Router
 from madlog.processors.control import bucket
 from madlog.processors.learning import Learning
@@ -120,6 +121,10 @@ async def test_a_model_is_learned_goes_live_and_a_bad_one_is_taken_back_by_itsel
     assert await _served(desk) == served == live["event_id"]
     after = [one for one in await desk.decisions() if one.model_id == bad.event_id]
     assert {bucket(one.conversation_id) for one in after} <= set(range(10))
+    # Every decision, live and in shadow, at any stage, comes out again from the log.
+    again = await verify(scene.log, scene.get_blob, registry=Registry([AGENT]))
+    assert again.decisions == len(await desk.decisions()) + len(await desk.decisions("shadow"))
+    assert again.differences == []
     # Each step can be seen in SQL.
     told = list(rows(await ask(scene.log, "rollouts")))
     assert [one["stage"] for one in told if one["model_id"] == live["event_id"]] == [
