@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.rollout_scene import AGENT, Scene, published
 
+from madlog.processors import Engine
 from madlog.processors.dtr.seed_model import seed_model
 from madlog.processors.ports import Agent, Registry
 from madlog.processors.retrospect.models import model_event
@@ -302,6 +303,11 @@ async def test_a_model_that_must_not_be_served_is_refused_with_the_reason(
     # Said once, and what was served before goes on.
     assert await rollout.run() == Rolled()
     assert rollout._facts.served == served.event_id
+    router = Router(Registry([AGENT]), get_blob=scene.get_blob)
+    await scene.live(1, first=3)
+    await Engine(scene.log, [router]).run(until_idle=True)
+    decided = [one for one in await scene.fields("mad.decisions") if one["features"]]
+    assert {one["model_id"] for one in decided} == {served.event_id}
 
 
 async def test_a_truncated_blob_is_refused_and_a_missing_one_is_waited_for() -> None:
