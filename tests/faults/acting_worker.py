@@ -4,6 +4,7 @@ They are forked from a server that has imported this module, so that a start tak
 """
 
 import asyncio
+import fcntl
 import os
 import signal
 from collections.abc import Sequence
@@ -79,21 +80,20 @@ class FileEngine:
     async def run(self, agent: str, action: str, arguments: str, key: str) -> Answer:
         self._points.cross()
         await asyncio.sleep(0)
-        if action == "pay":
-            self._line("pay", key)
-        else:
-            try:
-                os.close(os.open(self._folder / f"note-{key}", os.O_CREAT | os.O_EXCL))
-            except FileExistsError:
-                return Answer(True, "done before")
-            self._line("note", key)
+        done = self._line(action, key)
         self._points.cross()
-        return Answer(True, "done")
+        return Answer(True, done)
 
-    def _line(self, name: str, key: str) -> None:
-        file = os.open(self._folder / name, os.O_CREAT | os.O_APPEND | os.O_WRONLY)
-        os.write(file, f"{key}\n".encode())
-        os.close(file)
+    def _line(self, action: str, key: str) -> str:
+        # One write is the effect: whoever is killed has done it or has not.
+        with (self._folder / action).open("a+b", buffering=0) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            file.seek(0)
+            line = f"{key}\n".encode()
+            if action == "note" and line in file.readlines():
+                return "done before"
+            file.write(line)
+        return "done"
 
 
 async def decided(folder: Path, count: int) -> list[str]:
