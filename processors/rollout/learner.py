@@ -89,15 +89,15 @@ async def read_conversations(
         ):
             place = TopicPartition(topic, partition)
             start[place] = min(offset, start.get(place, offset))
-    wanted = set(names)
     said: dict[str, list[LogEvent]] = {}
     decided_on: dict[str, list[LogEvent]] = {}
     until = Vector({place: end[place] for place in start if place in end})
-    async for events in log.read(Vector(start), until, on_damage=on_damage):
-        for event in events:
+    keys = {name.encode() for name in names}
+    async for records in log.log.read(Vector(start), until, on_damage=on_damage):
+        # Both topics are keyed by the conversation; to decode the others would cost the most.
+        ours = [record for record in records if record.key in keys]
+        for event in await log.decode_all(ours, on_damage):
             name = event.fields["conversation_id"]
-            if name not in wanted:
-                continue
             if event.kind != "Decision":
                 said.setdefault(name, []).append(event)
             elif event.fields["mode"] == "live":
