@@ -1,10 +1,10 @@
 """A member of a consumer group by Faust: which partitions are ours, what came, what is committed.
 
-Faust says how far each partition has come; the records themselves are read through the log, which
-leaves out what is not committed or came before and names what is damaged, as for any reader. Work
-goes on from the position of the state, whatever Faust has committed: its streams acknowledge what
-they skip at a rebalance. A partition's position is acknowledged to Faust, which commits it once in
-a while, when all that follows from what is below it is in the log.
+Faust says that something came to a partition. The records are read through the log, up to its end:
+so what is not committed or came before is left out, and damage is named, as for any reader. Work
+goes on from the position of the state, whatever Faust has committed, since its streams acknowledge
+what they skip at a rebalance. A partition's position is acknowledged to Faust, which commits it
+once in a while, when all that follows from what is below it is in the log.
 """
 
 import asyncio
@@ -121,11 +121,11 @@ async def stopped(app: Any) -> None:
 
 
 class _Partition:
-    __slots__ = ("came", "read_to", "returned", "settled", "upto")
+    __slots__ = ("came", "more", "read_to", "returned", "settled")
 
     def __init__(self) -> None:
         self.came: deque[tuple[int, Any]] = deque()  # offset and event, not acknowledged yet
-        self.upto = 0  # after the last that came
+        self.more = False  # something came that was not read yet
         self.read_to: int | None = None  # where the next read goes on
         self.returned = 0  # after the last that a poll returned
         self.settled = 0  # below it all is in the log that follows
@@ -202,14 +202,13 @@ class FaustMember:
             if left_s <= 0:
                 return []
             with contextlib.suppress(TimeoutError):
-                # What came may not be readable yet: a transaction before it is open.
                 await asyncio.wait_for(self._news.wait(), min(left_s, _LOOK_S))
 
     async def rewind(self, topic_partition: TopicPartition) -> None:
         """Let the next poll of this partition go on from the position of its state."""
         part = self._partitions.get(topic_partition)
         if part is not None:
-            part.read_to = None
+            part.read_to, part.more = None, True
 
     async def leave(self) -> None:
         """Commit what is acknowledged and give up all partitions at once."""
@@ -270,9 +269,12 @@ class FaustMember:
             if part is None or message.generation_id != self._app.consumer_generation_id:
                 continue  # it was on its way when the group gave partitions out anew
             part.came.append((message.offset, event))
-            part.upto = max(part.upto, message.offset + 1)
             self._waiting += 1
-            self._news.set()
+            if message.offset < part.settled:
+                self._acknowledge(part)  # read before it came here
+            elif part.read_to is None or message.offset >= part.read_to:
+                part.more = True
+                self._news.set()
 
     async def _revoked(self, app: Any, revoked: Any, **_: Any) -> None:
         self._forget()
@@ -294,19 +296,20 @@ class FaustMember:
     async def _take(
         self, tp: TopicPartition, records_max: int, on_damage: OnDamage
     ) -> tuple[list[Record], bool]:
-        """Read on in a partition as far as it has come; tell too whether damage was found."""
+        """Read on in a partition in which something came; tell too whether damage was found."""
         part = self._partitions.get(tp)
-        if part is None or not part.came:
+        if part is None or not part.more:
             return [], False
         start = part.read_to
         if start is None:
             start = await self._start(tp)
             part.read_to = part.returned = part.settled = start
-        end = min(part.upto, start + records_max)
-        if start < end:
-            end = min(end, (await self._log.end([tp.topic]))[tp])
-        if start >= end:
             self._acknowledge(part)
+        readable = (await self._log.end([tp.topic]))[tp]
+        end = min(readable, start + records_max)
+        # What came last may not be readable yet: a transaction before it is open.
+        part.more = end < readable or bool(part.came and part.came[-1][0] >= end)
+        if start >= end:
             return [], False
         after, damaged = part.returned, False
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from aiokafka import AIOKafkaProducer
 from tests.faults.kafka_worker import Plan, started, until
+from tests.faults.test_kafka_workers import add_turns, hold_counts
 from tests.unit.counting import CONVERSATIONS, ORDERS, Counter, event_id, read, turn, turns
 
 from madlog.analytics.digest import digest
@@ -168,6 +169,27 @@ async def test_another_worker_takes_over_within_20_s_of_a_kill(
                 ]
                 await log.append(more)
                 await until(lambda: decided(log, 2 * TURNS), "the other has decided the rest")
+
+
+async def test_a_worker_frozen_for_longer_than_its_session_repeats_nothing_to_readers(
+    kafka_bootstrap: str, kafka_prefix: str
+) -> None:
+    plan = Plan(f"kafka://{kafka_bootstrap}?prefix={kafka_prefix}", "router", 10, engine="faust")
+    async with opened(kafka_bootstrap, kafka_prefix) as log, started(plan) as (zombie,):
+        await add_turns(log, 1, TURNS)
+        await zombie.says("worked", 3)
+        zombie.freeze()
+        done = zombie.events
+        async with started(plan) as (heir,):
+            await until(lambda: decided(log, TURNS), "another worker has done all")
+            assert zombie.events == done < TURNS
+            zombie.go_on()
+            await until(lambda: is_shared(log), "the worker has come back into its group")
+            await add_turns(log, TURNS + 1, TURNS)
+            await until(lambda: decided(log, 2 * TURNS), "both have done all")
+            for worker in (zombie, heir):
+                assert worker.told[-1].what == "worked", worker.told[-1]
+            await hold_counts(log, kafka_bootstrap, kafka_prefix, 2 * TURNS, repeats=True)
 
 
 async def is_shared(log: EventLog) -> bool:
