@@ -5,9 +5,10 @@ A closed list, so that `madlog ask escalations` counts the same reasons everywhe
 
 from typing import Final, NamedTuple
 
-__all__ = ("ESCALATIONS", "STOPPED", "Escalation", "meaning")
+__all__ = ("ESCALATIONS", "STOPPED", "SWITCHED_OFF", "Escalation", "meaning")
 
 STOPPED: Final = "stopped"
+SWITCHED_OFF: Final = "switched-off"
 
 
 class Escalation(NamedTuple):
@@ -25,11 +26,13 @@ ESCALATIONS: Final[tuple[Escalation, ...]] = (
     Escalation("registry", "The route is no registered action of the agent."),
     Escalation("unsure", "Neither tier knew the next step, or all of its arguments."),
     Escalation("guard", "A precondition or a constitutional rule forbade what a tier had chosen."),
-    Escalation(STOPPED, "A person stopped the tier or the agent."),
+    Escalation(STOPPED, "A person stopped the agent, or its language model too: nobody is asked."),
+    Escalation(SWITCHED_OFF, "A person stopped the cheap tier, or the conducting of processes."),
     Escalation("override", "A person's override sends the agent's turns to the language model."),
     Escalation("effect", "A process's step had another effect than it has learned to expect."),
     Escalation("timeout", "A process's step did not end in its time."),
-    Escalation("paused", "A person paused the process, or it waits for somebody else."),
+    Escalation("paused", "A person holds the process."),
+    Escalation("waiting", "The process waits for an act of its own, and more was said meanwhile."),
     Escalation("budget", "The budget or the rate limit of the action is used up."),
 )
 

@@ -24,6 +24,7 @@ from madlog.processors.control import NOTHING, overridden, stopped
 from madlog.processors.dtr.features import turn_features
 from madlog.processors.dtr.seed_model import seed_model
 from madlog.processors.dtr.tree import ACTION_PREFIX, IMPERATOR, PROCESS, VERB_ROUTE, Leaf
+from madlog.processors.escalations import SWITCHED_OFF
 from madlog.processors.history import (
     conversation_of,
     fold_call,
@@ -397,7 +398,7 @@ def _ruled(
     if said[0] != IMPERATOR:
         off = stopped(controls, agent.name, "dtr", at)
         if off is not None:
-            return IMPERATOR, off, "switched-off"
+            return IMPERATOR, off, SWITCHED_OFF
     return said
 
 

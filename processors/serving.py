@@ -72,13 +72,15 @@ class Serving:
         A model that Control names and that could not be read is passed over: the one before goes
         on.
         """
-        served, beside = serving(controls_of(state), ROUTING, conversation_id)
-        published = state.get(_MODELS_KEY, {})
+        controls, published = controls_of(state), state.get(_MODELS_KEY, {})
+        served, beside = serving(controls, ROUTING, conversation_id)
         shadow = self._published(published, beside)
         model = self._published(published, served)
-        if model is None:
-            model = self._first(state)
-        return model, shadow
+        if model is None and served is not None:
+            before = reversed(controls["rollouts"][ROUTING]["served"])
+            found = (self._published(published, event_id) for event_id in before)
+            model = next((one for one in found if one is not None), None)
+        return model or self._first(state), shadow
 
     def _published(self, published: Mapping[str, Any], event_id: str | None) -> Published | None:
         if event_id is None or event_id not in published:

@@ -37,6 +37,8 @@ __all__ = (
 GUARD = Sender(name="guard", kind="system")
 TOOLS = Sender(name="tools", kind="system")
 _SECOND_US = 1_000_000
+# What people ordered, or did not answer, says nothing about whether the route was right.
+_OF_PEOPLE = frozenset(("stopped", "override", "flag", "approval", STALE))
 
 
 def _envelope(proposal: Proposal, name: str, index: int, key: str) -> dict[str, Any]:
@@ -171,7 +173,7 @@ def refusal(
             sender=GUARD,
             extra={"reason": why, "action": proposal.action},
             mad=proposal.agent,
-            result="failure",
+            result="partial" if said.rule in _OF_PEOPLE else "failure",
             judged_by=f"guard-{said.rule}",
             about="decision",
             about_id=proposal.decision_id,

@@ -6,6 +6,7 @@ from typing import Any, Final
 from madlog.processors.conducting.instance import Conductor, Move, command_of, may_take
 from madlog.processors.control import flag, stopped
 from madlog.processors.dtr.tree import ACTION_PREFIX, IMPERATOR, PROCESS
+from madlog.processors.escalations import STOPPED, SWITCHED_OFF
 from madlog.processors.lppm._trace import trace
 from madlog.processors.lppm.cases import Act
 from madlog.processors.lppm.process import Process
@@ -44,7 +45,7 @@ def conducted(
     at, controls = proposed.occurred_at, controls_of(state)
     off = stopped(controls, agent.name, "lppm", at)
     if off is not None or flag(controls, CONDUCTING, agent.name, at) is False:
-        return _left(proposed, off or f"the flag {CONDUCTING} is off", "switched-off")
+        return _left(proposed, off or f"the flag {CONDUCTING} is off", SWITCHED_OFF)
     if conductor is not None and conductor.waiting is not None:
         return _left(proposed, f"the process waits for {conductor.waiting['action']}", "waiting")
     if conductor is not None and conductor.paused:
@@ -99,7 +100,7 @@ def directed(
     if decision.tier == "imperator":
         off = stopped(controls_of(state), agent.name, "imperator", decision.occurred_at)
         if off is not None:
-            return _left(decision, off, "stopped")
+            return _left(decision, off, STOPPED)
     return decision
 
 

@@ -370,5 +370,6 @@ def test_a_model_that_cannot_be_read_leaves_the_one_before() -> None:
     world = World()
     nowhere = new_event_id(1, b"nobody published this")
     world.control("rollout", target="routing", about_id=nowhere, value="100")
-    decision = world.say("Please cancel my order A12345.")
-    assert decision.model_version == "seed-1"
+    assert world.say("Please cancel my order A12345.").model_id == world.model_id
+    world.control("rollout", target="routing", about_id=world.model_id, value="back")
+    assert world.say("Please cancel my order A12345.").model_version == "seed-1"

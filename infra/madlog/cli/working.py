@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from madlog.processors import Report
+    from madlog.processors.conducting.timers import Timers
     from madlog.processors.learning import Learning
     from madlog.processors.router import Decides
     from madlog.topics import EventLog, Vector
@@ -32,6 +33,7 @@ __all__ = ("register",)
 groups_app = typer.Typer(invoke_without_command=True, subcommand_metavar="[reset …]")
 # How long a worker goes on before it looks again for what can be learned.
 _LEARN_EVERY_S = 10.0
+_LOOK_AT_TIMES_S = 1.0
 
 
 class Retrospect(StrEnum):
@@ -99,6 +101,7 @@ async def _worker(
     from dataclasses import asdict
 
     from madlog.analytics.replay import refresh
+    from madlog.processors.conducting.timers import Timers
     from madlog.wiring import (
         faust_cluster,
         folder_beside,
@@ -125,7 +128,7 @@ async def _worker(
                 progress=lambda now: show(now.events),
                 recovering=_sparse_note(),
             )
-            report = await (working if until_idle else _beside(working, learning))
+            report = await (working if until_idle else _beside(working, learning, Timers(log)))
         with progress_bar("outcomes and decisions in retrospect") as show:
             await learning.run(show)
         # The live projections, which `replay rebuild` holds against a fold from zero.
@@ -142,19 +145,36 @@ async def _worker(
     )
 
 
-async def _beside(working: "Coroutine[Any, Any, Report]", learning: "Learning") -> "Report":
-    """Work, and learn once in a while meanwhile."""
+async def _beside(
+    working: "Coroutine[Any, Any, Report]", learning: "Learning", timers: "Timers"
+) -> "Report":
+    """Work; learn once in a while meanwhile, and say when times are up."""
     import asyncio
 
-    task = asyncio.create_task(working)
-    try:
-        while not task.done():
+    async def learn() -> None:
+        while True:
             await learning.run(lambda _: None)
-            await asyncio.wait([task], timeout=_LEARN_EVERY_S)
+            await asyncio.sleep(_LEARN_EVERY_S)
+
+    async def look_at_times() -> None:
+        while True:
+            await timers.run()
+            await asyncio.sleep(_LOOK_AT_TIMES_S)
+
+    # The first that ends, ends all: the engine because it was told to, the others by their error.
+    engine = asyncio.ensure_future(working)
+    others = [asyncio.ensure_future(learn()), asyncio.ensure_future(look_at_times())]
+    tasks: list[asyncio.Future[Any]] = [engine, *others]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        task.cancel()
-        await asyncio.wait([task])
-    return task.result()
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for one in ended:
+        if isinstance(one, BaseException) and not isinstance(one, asyncio.CancelledError):
+            raise one
+    return engine.result()
 
 
 def _sparse_note(every_s: float = 1.0) -> Callable[[str], None]:
