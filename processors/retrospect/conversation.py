@@ -91,12 +91,51 @@ class Conversation:
         acts = self.case.acts
         recent = acts[max(0, at + 1 - PAST_MAX) : at + 1]
         past = tuple(self._then(act, number) for act in recent)
-        following = acts[at + 1 : at + 1 + _ACTS_MAX]
-        if event.kind == "ToolResult":
-            # Where something else came first, the result was not what the agent acted on.
-            following = following[:1]
-        act = next((act for act in following if act.actor == name), None)
+        act = self._about.get((name, event.event_id), (None,))[0]
+        if act is None:
+            following = acts[at + 1 : at + 1 + _ACTS_MAX]
+            if event.kind == "ToolResult":
+                # Where something else came first, the result was not what the agent acted on.
+                following = following[:1]
+            named = self._naming
+            act = next(
+                (act for act in following if act.actor == name and act.event_id not in named), None
+            )
         return Trigger(past, None if act is None else Done(act, self._route(event, act)))
+
+    @cached_property
+    def _about(self) -> dict[tuple[str, str], list[Act]]:
+        """The acts about each turn or result, by (agent, event), where acts name what they answer.
+
+        Where several things are asked at once, the next act need not be the answer. Acts that were
+        brought in name what stood before them, and nothing more is known of them.
+        """
+        if self.imported:
+            return {}
+        asked = {
+            (name, event.event_id)
+            for event in self.events
+            for name in (
+                event.fields["recipients"]
+                if event.kind == "Turn"
+                else (self.caller(event),)
+                if event.kind == "ToolResult"
+                else ()
+            )
+        }
+        found: dict[tuple[str, str], list[Act]] = {}
+        by_id = {event.event_id: event.fields for event in self.events}
+        for act in self.case.acts:
+            fields = by_id[act.event_id]
+            # What acts on a decision was caused by that, and had seen what the decision is about.
+            about = fields["seen" if "decision" in fields["extra"] else "causation_id"]
+            if about is not None and (act.actor, about) in asked:
+                found.setdefault((act.actor, about), []).append(act)
+        return found
+
+    @cached_property
+    def _naming(self) -> frozenset[str]:
+        return frozenset(act.event_id for acts in self._about.values() for act in acts)
 
     @cached_property
     def _turns(self) -> dict[str, LogEvent]:
