@@ -6,7 +6,7 @@ model a live turn is decided by follows from the Control events up to the one th
 Nothing outside is touched. Conversations and decisions are held in memory.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,10 +194,8 @@ class _Again:
             return
         by_turn: dict[str, dict[tuple[str | None, str | None], list[LogEvent]]] = {}
         for decision in recorded:
-            named = self._tree_of(decision), decision.fields["control_id"]
-            by_turn.setdefault(decision.fields["turn_id"], {}).setdefault(named, []).append(
-                decision
-            )
+            made = by_turn.setdefault(decision.fields["turn_id"], {})
+            made.setdefault(self._named(decision, made), []).append(decision)
         state = dict(self._shared)
         idle = self._router("live", recorded)
         for event in events:
@@ -224,6 +222,20 @@ class _Again:
                 assert isinstance(decision, Decision)
                 why, control_id = self._refusals[refused], one.fields["control_id"]
                 yield went_up(decision, refused, why, control_id)
+
+    def _named(
+        self, decision: LogEvent, groups: Collection[tuple[str | None, str | None]]
+    ) -> tuple[str | None, str | None]:
+        """Return the tree and the Control event that a decision was made by.
+
+        One in shadow was made with the live one that it stands beside, by what that one names.
+        """
+        control_id = decision.fields["control_id"]
+        if decision.fields["mode"] == "shadow":
+            for named in groups:
+                if named[1] == control_id:
+                    return named
+        return self._tree_of(decision), control_id
 
     def _tree_of(self, decision: LogEvent) -> str | None:
         """Return the tree that a decision names, None where its model was rolled out."""

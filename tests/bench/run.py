@@ -26,7 +26,7 @@ from madlog.schemas import Event, Turn, encode
 from madlog.topics import EventLog
 from madlog.wiring import open_event_log, open_worker
 
-__all__ = ("DATA", "NAMES", "ROUTING", "measure", "wrong_folder")
+__all__ = ("DATA", "MONTH", "NAMES", "ROUTING", "measure", "wrong_folder")
 
 _EMBEDDED = ("append", "group-commit", "replay", "router", "memory")
 _KAFKA = (
@@ -40,7 +40,8 @@ _KAFKA = (
 )
 _ROUTING = ("routing-dtr", "routing-lppm", "routing-process")
 ROUTING = ("routing", *_ROUTING)
-NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING)
+MONTH = "month"
+NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH)
 
 # The public data sets stand beside the checkout, not in it: they are by others.
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -237,12 +238,17 @@ _WHAT = {
 
 
 async def measure(
-    rounds: int, only: Collection[str] | None = None, data: Path = DATA, seeds: int = 5
+    rounds: int,
+    only: Collection[str] | None = None,
+    data: Path = DATA,
+    seeds: int = 5,
+    plot: Path | None = None,
 ) -> list[dict[str, Any]]:
     """Run the benchmarks; a row each: ours, baseline, median and spread of the rounds' ratios.
 
     `kafka` is all that need a broker, `routing` all that route, whose rows are means over seeds;
-    without names those that need neither a broker nor data. Raises NoBroker.
+    `month` is a simulated one, whose drawing goes to `plot`; without names those that need neither
+    a broker nor data. Raises NoBroker.
     """
     rows: list[dict[str, Any]] = []
     wanted = only or _EMBEDDED
@@ -257,6 +263,10 @@ async def measure(
         from tests.bench import routing_run
 
         rows += routing_run.measure(routing, data, seeds)
+    if MONTH in wanted:
+        from tests.bench import month
+
+        rows += await month.measure(plot)
     with tempfile.TemporaryDirectory(dir=os.environ.get("MADLOG_BENCH_DIR")) as made:
         folder = Path(made)
         for names, function in (

@@ -167,6 +167,22 @@ async def test_a_planted_live_decision_is_named(changes: dict[str, Any]) -> None
     assert [one.event_id for one in report.differences] == [conducted[-1].event_id]
 
 
+async def test_decisions_beside_those_of_the_first_tree_come_out_again() -> None:
+    log = await EventLog.open(MemoryLog())
+    candidate = published(1, model())
+    parts = parse("EXECUTE: get_order A1").parts
+    turns = [
+        made(number, Turn, sender=CUSTOMER, recipients=("orders",), parts=parts)
+        for number in range(10, 20)
+    ]
+    await log.append([candidate, rolled(2, candidate.event_id, "shadow"), *turns])
+    await work(log)
+    modes = Counter(one.fields["mode"] for one in await on(log, "Decision"))
+    assert modes == {"live": 10, "shadow": 10}
+    report = await verify(log, lambda sha256: b"", registry=REGISTRY)
+    assert (report.decisions, report.differences) == (20, [])
+
+
 async def test_a_stop_holds_before_the_next_batch() -> None:
     log = await lived()
     stop = made(90, Control, target="all", command="stop", tier="lppm")

@@ -156,18 +156,24 @@ def bench(
     seeds: Annotated[
         int | None, typer.Option("--seeds", min=1, help="Seeds of routing (default 5).")
     ] = None,
+    plot: Annotated[
+        Path | None,
+        typer.Option("--plot", metavar="FILE.svg", help="Where the drawing of month goes."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure this machine against plain loops, run alternately; needs a source checkout.
 
     Those whose names begin with kafka run on the broker that MADLOG_KAFKA names (`make kafka`
     starts one), and only when they are asked for; `kafka` is all of them. So are those that begin
-    with routing, on public data sets: accuracy, promises kept and times, means over seeds.
+    with routing, on public data sets: accuracy, promises kept and times, means over seeds. `month`
+    is a simulated one of 200,000 turns, some minutes long: what is learned, kept, and taken back.
 
     Examples:
       madlog bench --rounds 7
       madlog bench kafka-produce kafka-consume
       madlog bench routing --data ../shared/data
+      madlog bench month --plot month.svg
     """
     state = state_of(ctx, None, as_json)
     module = _benchmarks()
@@ -176,16 +182,18 @@ def bench(
     routing = set(names or ()) & set(module.ROUTING)
     if not routing and (data is not None or seeds is not None):
         raise fail("--data and --seeds are for the routing ones: madlog bench routing", 2)
+    if plot is not None and module.MONTH not in (names or ()):
+        raise fail("--plot is for the month: madlog bench month --plot month.svg", 2)
     wrong = None if data is None else module.wrong_folder(data)
     if wrong is not None:
         raise fail(wrong, 2)
-    rows = run(module.measure(rounds, names, data or module.DATA, seeds or 5))
+    rows = run(module.measure(rounds, names, data or module.DATA, seeds or 5, plot))
     columns = ["what", "ours", "baseline", "unit", "ratio", "spread", "reach", "met"]
     if any("cpu" in row for row in rows):
         columns.append("cpu")  # client+broker, ours / the baseline's
     if any("published" in row for row in rows):
         columns.append("published")
-    if routing and routing.issuperset(names or ()):
+    if {*routing, module.MONTH}.issuperset(names or (None,)):
         columns.remove("ratio")  # what a plain loop has, not a data set
     print_rows(state, rows, columns)
 
