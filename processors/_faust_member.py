@@ -13,7 +13,7 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class FaustCluster:
     ssl_context: ssl.SSLContext | None = None
     sasl_mechanism: str | None = None
     username: str | None = None
-    password: str | None = None
+    password: str | None = field(default=None, repr=False)
 
     def credentials(self) -> Any:
         """Return the same as Faust wants it, None where nothing is asked for."""
@@ -68,7 +68,9 @@ class FaustCluster:
         return None
 
 
-def new_app(cluster: FaustCluster, group: str, *, store: str = "memory://") -> Any:
+def new_app(
+    cluster: FaustCluster, group: str, *, store: str = "memory://", standby_replicas: int = 0
+) -> Any:
     """Return a Faust app, not started, whose consumer group is `group`."""
     session_s = cluster.session_timeout_s
     folder = cluster.folder / group
@@ -90,7 +92,7 @@ def new_app(cluster: FaustCluster, group: str, *, store: str = "memory://") -> A
         topic_disable_leader=True,
         topic_allow_declare=False,
         store=store,
-        table_standby_replicas=cluster.standby_replicas,
+        table_standby_replicas=standby_replicas,
         stream_recovery_delay=0.0,
         # Neither a rebalance nor a stop waits for what is not acknowledged: it comes again.
         stream_wait_empty=False,

@@ -63,7 +63,12 @@ class FaustTables:
         self._scanned = False
         self._alerting: asyncio.Task[None] | None = None
         self._folder, self._lock = _own_folder(cluster.folder)
-        self._app = new_app(replace(cluster, folder=self._folder), group, store=table_store().url)
+        self._app = new_app(
+            replace(cluster, folder=self._folder),
+            group,
+            store=table_store().url,
+            standby_replicas=cluster.standby_replicas,
+        )
         changelog = self._app.topic(
             cluster.prefix + state(TABLE).name,
             key_type=str,

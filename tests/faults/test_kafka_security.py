@@ -11,13 +11,16 @@ from tests.brokers.cluster import Cluster
 from tests.brokers.jars import BrokerUnavailable
 from tests.brokers.security import Certificates, Security, make_certificates
 from tests.brokers.source import without_broker
+from tests.unit.counting import turns
 
+from madlog.config import Settings
 from madlog.topics.catalog import CATALOG
 from madlog.topics.errors import LogUnavailable
 from madlog.topics.kafka import KafkaLog
 from madlog.topics.kafka_address import KafkaAddress
 from madlog.topics.log import NewRecord
 from madlog.topics.positions import Vector
+from madlog.wiring import faust_cluster, open_faust, opened
 
 TOPIC = "mad.conversations"
 WRONG = "wrong-secret-of-the-tests"
@@ -153,6 +156,20 @@ async def test_stock_clients_take_the_arguments_of_an_address(
     async with AIOKafkaConsumer(topic, auto_offset_reset="earliest", **arguments) as consumer:
         values = {(await consumer.getone()).value, (await consumer.getone()).value}
     assert values == {b"value", b"stock"}
+
+
+async def test_the_faust_engine_works_over_scram_and_mutual_tls(
+    scram: Cluster, mtls: Cluster, kafka_prefix: str, tmp_path: Path
+) -> None:
+    settings = Settings(kafka_folder=str(tmp_path))
+    for address in (scram_url(scram), mtls_url(mtls, shown(mtls))):
+        url = f"{address}&prefix={kafka_prefix}"
+        cluster = faust_cluster(url, settings)
+        assert scram.password not in repr(cluster)
+        async with opened(url, settings) as log:
+            await log.append(turns(5))
+            report = await open_faust(log, cluster, settings).run(until_idle=True)
+            assert (report.idle, report.events) == (True, 5)
 
 
 async def test_a_wrong_password_is_told_and_not_shown(
