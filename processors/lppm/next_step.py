@@ -18,6 +18,7 @@ from madlog.processors.errors import InvalidModel
 from madlog.processors.lppm._features import Row, Words, completed, row_of, vocabulary
 from madlog.processors.lppm._view import View
 from madlog.processors.lppm.cases import ACTION, SAY, Act, Case, Point
+from madlog.processors.lppm.familiar import ALL, familiarity, least
 from madlog.processors.lppm.linear import Linear, Scored, folded
 from madlog.processors.lppm.slots import SCORE_ONE, Filled, SlotRules
 from madlog.processors.lppm.text import Vocabulary
@@ -33,8 +34,9 @@ _JUDGE_COST = 0.1
 _RIGHT, _WRONG = "right", "wrong"
 _EVERY_SCORE = -(2**53)
 _KEYS = {"actions", "format", "judge", "slots", "trials", "unknown", "words"}
-# What models that were learned before it do not have.
-_CALIBRATION = "calibration"
+# What models that were learned before them do not have.
+_CALIBRATION, _FAMILIAR = "calibration", "familiar"
+_LATER = {_CALIBRATION, _FAMILIAR}
 
 
 class Step(NamedTuple):
@@ -57,6 +59,7 @@ class NextStep:
     `trials` holds the score of each call that was proposed for a conversation not learned from,
     and whether the agent made that very call: what the promise rests on. `calibration` says from
     them what a score is worth; a model without it claims of each call no more than the promise.
+    `familiar` is how much of a human's words must be known to be decided about at all.
     """
 
     actions: Linear
@@ -65,6 +68,7 @@ class NextStep:
     trials: tuple[tuple[int, bool], ...]
     _words: Vocabulary
     calibration: Calibration | None = None
+    familiar: int | None = None
     _thresholds: dict[float, int | None] = field(default_factory=dict)
 
     @classmethod
@@ -80,7 +84,8 @@ class NextStep:
         trial = _Trial(ordered, families or {}, seed)
         scored = trial.scored()
         actions, slots = trial.fitted(range(len(trial.points)))
-        return cls(actions, trial.judge, slots, scored, trial.words, Calibration.of(scored))
+        told = Calibration.of(scored)
+        return cls(actions, trial.judge, slots, scored, trial.words, told, trial.familiar())
 
     def likeliest(self, past: Sequence[Act]) -> Scored:
         """Return the likeliest next step: `action:NAME`, or `say` for words."""
@@ -88,6 +93,10 @@ class NextStep:
 
     def predict(self, past: Sequence[Act], max_error: float) -> Step:
         """Return the call to make, if at most `max_error` of such calls are wrong."""
+        known = None if self.familiar is None else familiarity(past, self._words)
+        if known is not None and known < (self.familiar or 0):
+            reason = f"{known} of {ALL} of these words are known, and {self.familiar} must be"
+            return Step(None, None, 0, reason)
         view = View(past)
         row = self._row(past, view)
         best = self.actions.best(row)
@@ -140,12 +149,14 @@ class NextStep:
         }
         if self.calibration is not None:
             document[_CALIBRATION] = self.calibration.to_document()
+        if self.familiar is not None:
+            document[_FAMILIAR] = self.familiar
         return document
 
     @classmethod
     def from_document(cls, document: Any) -> "NextStep":
         """Check a model file; raises InvalidModel naming what is wrong."""
-        if not isinstance(document, dict) or document.keys() - {_CALIBRATION} != _KEYS:
+        if not isinstance(document, dict) or document.keys() - _LATER != _KEYS:
             raise InvalidModel(f"a next-step model must have exactly {', '.join(sorted(_KEYS))}")
         if document["format"] != FORMAT:
             raise InvalidModel(f"the model's format is {document['format']!r}, not {FORMAT!r}")
@@ -154,6 +165,9 @@ class NextStep:
             raise InvalidModel("words and unknown must be natural numbers, words by name")
         if not isinstance(trials, list) or not all(map(_is_trial, trials)):
             raise InvalidModel("trials must be a list of [score, 0 or 1]")
+        familiar = document.get(_FAMILIAR)
+        if familiar is not None and not (_natural(familiar) and familiar <= ALL):
+            raise InvalidModel(f"familiar must be a number up to {ALL}")
         actions = Linear.from_document(document["actions"])
         for label in actions.labels:
             if label != SAY and not label.startswith(ACTION):
@@ -168,6 +182,7 @@ class NextStep:
             tuple((score, bool(right)) for score, right in trials),
             Vocabulary.of(list(words), list(words.values()), unknown),
             Calibration.from_document(document[_CALIBRATION]) if _CALIBRATION in document else None,
+            familiar,
         )
 
 
@@ -192,13 +207,19 @@ class _Trial:
         self.seed = seed
         self.points: list[Point] = []
         self.groups: list[str] = []
+        # What a process settled itself is no proof of what the agent would do, unless how its
+        # conversation ended says that it was right; what that misses the audits see.
+        self.proven: list[bool] = []
+        self._texts: dict[str, list[str]] = {}
         for case in cases:
             found = list(case.points())
             self.points += found
             family = families.get(case.conversation_id, case.conversation_id)
             self.groups += [family] * len(found)
-        texts = (act.said for case in cases for act in case.acts if act.action is None)
-        self.words = vocabulary(texts)
+            self.proven += [case.succeeded or point.act.tier != "lppm" for point in found]
+            said = (act.said for act in case.acts if act.action is None)
+            self._texts.setdefault(family, []).extend(said)
+        self.words = vocabulary(text for texts in self._texts.values() for text in texts)
         words = Words(self.words)
         self.rows = [row_of(point.past, words) for point in self.points]
         self.labels = [_label(point.act) for point in self.points]
@@ -238,7 +259,7 @@ class _Trial:
             return tuple(
                 (round(row["margin"] * SCORE_ONE), told == _RIGHT)
                 for row, told, number in zip(evidence, right, at, strict=True)
-                if self.points[number].act.tier != "lppm"
+                if self.proven[number]
             )
         self.judge = self._judge(evidence, right)
         scores: dict[int, int] = {}
@@ -250,9 +271,21 @@ class _Trial:
         return tuple(
             (scores[number], right[number] == _RIGHT)
             for number in range(len(evidence))
-            # What the learned process settled itself is no proof of what the agent would do.
-            if self.points[at[number]].act.tier != "lppm"
+            if self.proven[at[number]]
         )
+
+    def familiar(self) -> int | None:
+        """Return how familiar words were to those who had not heard them, at least."""
+        if len(set(self.groups)) < 2:
+            return None
+        found: list[int] = []
+        for held in folded(self.groups, _FOLDS, Random(self.seed)):
+            aside = {self.groups[number] for number in held}
+            kept = (texts for name, texts in self._texts.items() if name not in aside)
+            words = vocabulary(text for texts in kept for text in texts)
+            known = (familiarity(self.points[number].past, words) for number in held)
+            found += [one for one in known if one is not None]
+        return least(found)
 
     def _judge(self, evidence: Sequence[Row], right: Sequence[str]) -> Linear:
         return Linear.fit(evidence, right, seed=self.seed, cost=_JUDGE_COST)

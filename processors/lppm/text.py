@@ -59,6 +59,17 @@ class Vocabulary:
         # Where no piece is known, none needs to be looked for: they are most of the work.
         return any(name.startswith(PIECE) for name in self.rarities)
 
+    def known(self, text: str) -> tuple[int, int]:
+        """Return what a text's known words weigh, and all of them; what has digits is data."""
+        known = total = 0
+        for name in _counted(text, pieces=False):
+            if " " in name or any(map(str.isdigit, name)):
+                continue
+            rarity = self.rarities.get(name)
+            total += self.unknown if rarity is None else rarity
+            known += rarity or 0
+        return known, total
+
     def row(self, text: str) -> dict[str, float]:
         """Return a text's known features; words have length 1 together, and so have pieces."""
         known: list[tuple[str, int]] = []

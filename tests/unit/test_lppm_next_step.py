@@ -82,12 +82,25 @@ def test_no_decision_at_all_is_refused() -> None:
         NextStep.learn([])
 
 
-def test_what_the_process_settled_itself_is_no_proof() -> None:
+@pytest.mark.parametrize("result", [None, "failure", "success"])
+def test_what_the_process_settled_itself_is_proof_where_it_is_known_to_have_ended_well(
+    result: str | None,
+) -> None:
     learnt = [
-        replace(case, acts=tuple(replace(act, tier="lppm") for act in case.acts))
+        replace(case, result=result, acts=tuple(replace(act, tier="lppm") for act in case.acts))
         for case in cases(range(30))
     ]
-    assert NextStep.learn(learnt).trials == ()
+    assert bool(NextStep.learn(learnt).trials) == (result == "success")
+
+
+def test_a_request_of_a_new_kind_is_nobodys_to_guess(model: NextStep) -> None:
+    (case,) = cases([301])
+    assert model.predict(case.acts[:3], 0.1).action is not None
+    strange = "Würden Sie bitte unverzüglich meine Anschrift berichtigen"
+    asked = [replace(act, said=strange) if act.human else act for act in case.acts[:3]]
+    step = model.predict(asked, 0.1)
+    assert (step.action, step.arguments) == (None, None)
+    assert "of these words are known" in step.reason
 
 
 def test_a_model_comes_back_from_its_file(model: NextStep) -> None:
