@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import logging
 import ssl
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import faust
+from mode.threads import WorkerThread
 
 from madlog.topics import Fenced, Log, LogUnavailable, Record, TopicPartition, Vector
 from madlog.topics.errors import GroupBusy
@@ -38,6 +40,17 @@ _WAITING_MAX = 20_000
 # What goes wrong is told by our own errors; without a handler these would reach a person's screen.
 for _name in ("faust", "mode"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
+
+
+def _hear(told: threading.ExceptHookArgs) -> None:
+    """Keep off the screen how one of Faust's threads ended, which we are told otherwise."""
+    if isinstance(told.thread, WorkerThread):
+        logging.getLogger("faust").error("a thread ended", exc_info=told.exc_value)
+    else:
+        _others(told)
+
+
+_others, threading.excepthook = threading.excepthook, _hear
 
 
 @dataclass(frozen=True)
