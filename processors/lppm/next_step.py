@@ -23,7 +23,7 @@ from madlog.processors.lppm.linear import Linear, Scored, folded
 from madlog.processors.lppm.slots import SCORE_ONE, Filled, SlotRules
 from madlog.processors.lppm.text import Vocabulary
 from madlog.processors.lppm.values import canonical
-from madlog.processors.promise import threshold
+from madlog.processors.promise import interval, threshold
 
 __all__ = ("FORMAT", "NextStep", "Step")
 
@@ -35,8 +35,8 @@ _RIGHT, _WRONG = "right", "wrong"
 _EVERY_SCORE = -(2**53)
 _KEYS = {"actions", "format", "judge", "slots", "trials", "unknown", "words"}
 # What models that were learned before them do not have.
-_CALIBRATION, _FAMILIAR = "calibration", "familiar"
-_LATER = {_CALIBRATION, _FAMILIAR}
+_CALIBRATION, _FAMILIAR, _TRIED = "calibration", "familiar", "tried"
+_LATER = {_CALIBRATION, _FAMILIAR, _TRIED}
 
 
 class Step(NamedTuple):
@@ -59,7 +59,8 @@ class NextStep:
     `trials` holds the score of each call that was proposed for a conversation not learned from,
     and whether the agent made that very call: what the promise rests on. `calibration` says from
     them what a score is worth; a model without it claims of each call no more than the promise.
-    `familiar` is how much of a human's words must be known to be decided about at all.
+    `familiar` is how much of a human's words must be known to be decided about at all. `tried` is
+    the action of each trial: one that is wrong by itself must not hide behind the others.
     """
 
     actions: Linear
@@ -69,7 +70,9 @@ class NextStep:
     _words: Vocabulary
     calibration: Calibration | None = None
     familiar: int | None = None
+    tried: tuple[str, ...] = ()
     _thresholds: dict[float, int | None] = field(default_factory=dict)
+    _poor: dict[float, dict[str, str]] = field(default_factory=dict)
 
     @classmethod
     def learn(
@@ -82,10 +85,12 @@ class NextStep:
         """
         ordered = sorted(cases, key=lambda case: (case.occurred_at, case.conversation_id))
         trial = _Trial(ordered, families or {}, seed)
-        scored = trial.scored()
+        found = trial.scored()
+        scored = tuple((score, right) for score, right, _ in found)
         actions, slots = trial.fitted(range(len(trial.points)))
         told = Calibration.of(scored)
-        return cls(actions, trial.judge, slots, scored, trial.words, told, trial.familiar())
+        tried = tuple(action for _, _, action in found)
+        return cls(actions, trial.judge, slots, scored, trial.words, told, trial.familiar(), tried)
 
     def likeliest(self, past: Sequence[Act]) -> Scored:
         """Return the likeliest next step: `action:NAME`, or `say` for words."""
@@ -114,6 +119,9 @@ class NextStep:
             least = "no score" if limit is None else f"{limit}"
             reason = f"{action} scores {score}; {least} keeps the promised error of {max_error}"
             return Step(None, None, score, reason)
+        poor = self._poor_ones(max_error, limit).get(action)
+        if poor is not None:
+            return Step(None, None, score, poor)
         told = self.calibration
         confidence = 1.0 - max_error if told is None else told.confidence(score)
         reason = f"{action} scores {score} of at least {limit}"
@@ -136,9 +144,23 @@ class NextStep:
             self._thresholds[max_error] = limit
         return self._thresholds[max_error]
 
+    def _poor_ones(self, max_error: float, limit: int) -> dict[str, str]:
+        """Return the actions that are shown to break the promise by themselves, and by what."""
+        if max_error not in self._poor:
+            found: dict[str, list[bool]] = {}
+            for (score, right), action in zip(self.trials, self.tried, strict=False):
+                if score >= limit:
+                    found.setdefault(action, []).append(right)
+            self._poor[max_error] = {
+                action: f"{action} was wrong in {wrong} of {len(told)} trials of its own"
+                for action, told in found.items()
+                if interval(wrong := told.count(False), len(told))[0] > max_error
+            }
+        return self._poor[max_error]
+
     def to_document(self) -> dict[str, Any]:
         """Return the model as an object that JSON can hold."""
-        document = {
+        document: dict[str, Any] = {
             "format": FORMAT,
             "actions": self.actions.to_document(),
             "judge": None if self.judge is None else self.judge.to_document(),
@@ -151,6 +173,8 @@ class NextStep:
             document[_CALIBRATION] = self.calibration.to_document()
         if self.familiar is not None:
             document[_FAMILIAR] = self.familiar
+        if self.tried:
+            document[_TRIED] = [*self.tried]
         return document
 
     @classmethod
@@ -168,6 +192,9 @@ class NextStep:
         familiar = document.get(_FAMILIAR)
         if familiar is not None and not (_natural(familiar) and familiar <= ALL):
             raise InvalidModel(f"familiar must be a number up to {ALL}")
+        tried = document.get(_TRIED, [])
+        if not _are_names(tried) or len(tried) not in (0, len(trials)):
+            raise InvalidModel("tried must be a list of one action a trial")
         actions = Linear.from_document(document["actions"])
         for label in actions.labels:
             if label != SAY and not label.startswith(ACTION):
@@ -183,11 +210,16 @@ class NextStep:
             Vocabulary.of(list(words), list(words.values()), unknown),
             Calibration.from_document(document[_CALIBRATION]) if _CALIBRATION in document else None,
             familiar,
+            tuple(tried),
         )
 
 
 def _natural(value: Any) -> bool:
     return type(value) is int and value >= 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
 
 
 def _is_trial(value: Any) -> bool:
@@ -239,16 +271,18 @@ class _Trial:
         past = self.points[number].past
         return completed(self.rows[number], past, self.views[number], slots)
 
-    def scored(self) -> tuple[tuple[int, bool], ...]:
-        """Return the score of each call that was proposed, and whether it was the right one."""
+    def scored(self) -> tuple[tuple[int, bool, str], ...]:
+        """Return the score of each call that was proposed, whether it was right, and its action."""
         if len(set(self.groups)) < 2:
             return ()
         evidence: list[dict[str, float]] = []
         right: list[str] = []
         at: list[int] = []
+        proposed: dict[int, str] = {}
         for held in folded(self.groups, _FOLDS, Random(self.seed)):
-            for number, row, is_right in self._proposed(held):
+            for number, action, row, is_right in self._proposed(held):
                 at.append(number)
+                proposed[number] = action
                 evidence.append(row)
                 right.append(_RIGHT if is_right else _WRONG)
         groups = [self.groups[number] for number in at]
@@ -257,7 +291,7 @@ class _Trial:
         if len(set(right)) < 2 or min(Counter(right).values()) < _FOLDS:
             # Where hardly any is wrong, or right, nothing tells them apart but the classifier.
             return tuple(
-                (round(row["margin"] * SCORE_ONE), told == _RIGHT)
+                (round(row["margin"] * SCORE_ONE), told == _RIGHT, proposed[number])
                 for row, told, number in zip(evidence, right, at, strict=True)
                 if self.proven[number]
             )
@@ -269,7 +303,7 @@ class _Trial:
             judge = self._judge([evidence[one] for one in kept], [right[one] for one in kept])
             scores |= {number: judge.scores(evidence[number]).get(_RIGHT, 0) for number in held}
         return tuple(
-            (scores[number], right[number] == _RIGHT)
+            (scores[number], right[number] == _RIGHT, proposed[at[number]])
             for number in range(len(evidence))
             if self.proven[at[number]]
         )
@@ -290,8 +324,8 @@ class _Trial:
     def _judge(self, evidence: Sequence[Row], right: Sequence[str]) -> Linear:
         return Linear.fit(evidence, right, seed=self.seed, cost=_JUDGE_COST)
 
-    def _proposed(self, held: Sequence[int]) -> list[tuple[int, dict[str, float], bool]]:
-        """Return what the models of one fold propose for it: place, evidence, right or not."""
+    def _proposed(self, held: Sequence[int]) -> list[tuple[int, str, dict[str, float], bool]]:
+        """Return what the models of one fold propose: place, action, evidence, right or not."""
         aside = set(held)
         kept = [number for number in range(len(self.points)) if number not in aside]
         model, slots = self.fitted(kept)
@@ -310,7 +344,8 @@ class _Trial:
                 and act.arguments is not None
                 and canonical(act.arguments) == canonical(filled.arguments)
             )
-            found.append((number, _evidence(row, best, filled, view), right))
+            action = best.label[len(ACTION) :]
+            found.append((number, action, _evidence(row, best, filled, view), right))
         return found
 
 

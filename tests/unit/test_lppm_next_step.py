@@ -93,6 +93,23 @@ def test_what_the_process_settled_itself_is_proof_where_it_is_known_to_have_ende
     assert bool(NextStep.learn(learnt).trials) == (result == "success")
 
 
+def test_an_action_that_is_wrong_by_itself_does_not_hide_behind_the_others(
+    model: NextStep,
+) -> None:
+    acts = cases([301])[0].acts
+    score = model.predict(acts[:5], 0.1).score
+    good = [(score + 1, True)] * 400
+    bad = [(score, True)] * 20 + [(score, False)] * 12
+    tried = ("get_user",) * len(good) + ("move_booking",) * len(bad)
+    mixed = replace(model, trials=tuple(good + bad), tried=tried, _thresholds={}, _poor={})
+    assert mixed.predict(acts[:3], 0.1).action == "get_user"
+    step = mixed.predict(acts[:5], 0.1)
+    assert step.action is None
+    assert step.reason == "move_booking was wrong in 12 of 32 trials of its own"
+    untold = replace(mixed, tried=(), _thresholds={}, _poor={})
+    assert untold.predict(acts[:5], 0.1).action == "move_booking"
+
+
 def test_a_request_of_a_new_kind_is_nobodys_to_guess(model: NextStep) -> None:
     (case,) = cases([301])
     assert model.predict(case.acts[:3], 0.1).action is not None
