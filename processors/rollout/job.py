@@ -353,6 +353,10 @@ class Rollout:
 
     async def _learn(self) -> list[Event]:
         """Learn the round that is due, if it is not on the log yet."""
+        standing = self._facts.standing()
+        if standing is not None and standing.stage != "shadow":
+            # What is learned now could not begin before this one is through; then more is known.
+            return []
         settings, (changes, since) = self._settings, self._facts.since
         names, held = split(self._facts.good(since))
         count = round_of(len(names))

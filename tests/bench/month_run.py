@@ -73,10 +73,10 @@ class MonthClock:
 class Scale:
     """How much happens a day."""
 
-    asks: int = 640
-    chores: int = 3_600
+    asks: int = 480
+    chores: int = 4_000
     # How often a day what happened is judged, learned from and rolled out.
-    shifts: int = 4
+    shifts: int = 2
 
 
 @dataclass
@@ -92,7 +92,7 @@ class Day:
     # Of all acts of cheap tiers at the desk, as the world knows it.
     acted: int = 0
     acted_wrong: int = 0
-    asks: int = 0
+    asks: int = 480
     asks_wrong: int = 0
     # (version, stage, why) of each step of a roll-out.
     steps: list[tuple[str, str, str]] = field(default_factory=list)

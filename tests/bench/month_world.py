@@ -217,7 +217,7 @@ class World:
         """
         for number in range(count):
             to, text = WATCH, self._random.choice(("HRU?", "ACK", "ACK"))
-            if number % 5 == 0:
+            if number % 8 == 0:
                 job = self._random.randrange(200)
                 to = OPS
                 text = self._random.choice((f"EXECUTE: restart_job J{job}", "EXECUTE: get_status"))
