@@ -21,6 +21,7 @@ SAY = "say"
 ASK = "ask"
 # A decision looks back over so many acts, lest a conversation that goes on for ever gets slower.
 PAST_MAX = 200
+_CHEAP = frozenset(("dtr", "lppm"))
 # Who answers or configures, but takes no part in the work.
 _NO_PARTICIPANTS = frozenset(("system", "import"))
 
@@ -104,6 +105,19 @@ class Case:
         """Whether the conversation is known to have ended well."""
         return self.result == "success"
 
+    @property
+    def mended(self) -> "Case":
+        """The conversation without what cheap tiers did in vain: what mended it was right at once.
+
+        Else a tier would learn its own mistakes from conversations that ended well all the same.
+        """
+        kept = [
+            act
+            for act in self.acts
+            if act.tier not in _CHEAP or act.answer is None or act.answer.ok
+        ]
+        return replace(self, acts=tuple(kept))
+
     def points(self) -> Iterator[Point]:
         """Go through the decisions of agents: after words of a human, and after an action.
 
@@ -166,7 +180,9 @@ class _Fold:
                 what,
                 fields["event_id"],
                 said,
-                tier=self._tiers.get((self._turn_id, sender["name"])),
+                # An act that was decided says by whom; other acts are of the turn before them.
+                tier=(fields.get("extra") or {}).get("tier")
+                or self._tiers.get((self._turn_id, sender["name"])),
                 **more,
             )
         )

@@ -46,7 +46,7 @@ def train(seen: Sequence[Conversation], router: Router) -> TierModels:
             learner.learn(features, route)
     tree = _grafted(json.loads(seed_tree().text)["root"], json.loads(learner.frozen().text))
     families = {conversation.conversation_id: conversation.family for conversation in good}
-    cases = [conversation.case for conversation in good]
+    cases = [conversation.case.mended for conversation in good]
     steps = NextStep.learn(cases, families=families) if len(set(families.values())) > 1 else None
     return TierModels(tree, steps)
 

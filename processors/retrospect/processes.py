@@ -37,7 +37,7 @@ def mined(seen: Sequence[Conversation], code_version: str) -> list[ModelPublishe
 
 
 def _mined(seen: Sequence[Conversation]) -> Iterator[tuple[str, Process]]:
-    cases = [conversation.case for conversation in learned_from(seen)]
+    cases = [conversation.case.mended for conversation in learned_from(seen)]
     agents = {act.actor for case in cases for act in case.acts if act.action and not act.human}
     for agent in sorted(agents):
         process = mine(

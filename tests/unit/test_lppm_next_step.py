@@ -13,6 +13,7 @@ import pytest
 from tests.unit.talks import cases
 
 from madlog.processors.errors import InvalidModel
+from madlog.processors.lppm.cases import Answer
 from madlog.processors.lppm.next_step import NextStep
 from madlog.processors.promise import threshold
 
@@ -198,3 +199,13 @@ def test_two_hash_seeds_learn_the_same_bytes() -> None:
 def test_the_promise_rests_on_conversations_that_were_held_apart(model: NextStep) -> None:
     assert len(model.trials) > 100
     assert threshold(model.trials, 0.1) is not None
+
+
+def test_what_a_cheap_tier_did_in_vain_is_not_learned_as_right() -> None:
+    (case,) = cases([301])
+    at, call = next((at, act) for at, act in enumerate(case.acts) if act.action)
+    failed = replace(call, answer=Answer(False, "not any more"), event_id="failed", tier="lppm")
+    tried = replace(case, acts=(*case.acts[:at], failed, *case.acts[at:]))
+    assert tried.mended.acts == case.acts
+    by_model = replace(tried, acts=tuple(replace(act, tier="imperator") for act in tried.acts))
+    assert by_model.mended.acts == by_model.acts
