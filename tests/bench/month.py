@@ -43,7 +43,8 @@ def told(day: Day) -> str:
     shares = ", ".join(f"{name} {count / total:.0%}" for name, count in sorted(day.tiers.items()))
     steps = "; ".join(f"{version} {stage}" for version, stage, _ in day.steps)
     wrong = f"{day.acted_wrong} of {day.acted} learned acts wrong"
-    return f"{day.turns:,} turns; {shares}; {wrong}" + (f"; {steps}" if steps else "")
+    seconds = f"{sum(day.seconds.values()):.0f} s"
+    return f"{day.turns:,} turns in {seconds}; {shares}; {wrong}" + (f"; {steps}" if steps else "")
 
 
 async def measure(plot: Path | None, seed: int = 1) -> list[dict[str, Any]]:

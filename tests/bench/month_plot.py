@@ -6,7 +6,7 @@ from tests.bench.month_run import Day
 
 __all__ = ("drawn",)
 
-_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 900, 220, 60, 40, 74
+_WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 900, 220, 60, 56, 74
 _COLOURS = {"dtr": "#2f6f4f", "lppm": "#d08a1d", "imperator": "#8a8f98"}
 _NAMES = {"dtr": "decision tree", "lppm": "learned process", "imperator": "language model"}
 _STYLE = (
@@ -23,11 +23,11 @@ def drawn(days: Sequence[Day], marks: Sequence[tuple[int, str]], max_error: floa
     bottom = _TOP + 2 * _HEIGHT + _GAP
     for number, (day, what) in enumerate(marks):
         x = _LEFT + day * step
-        # Two lines of words, so that neighbours do not lie over one another.
-        y = 16 if number % 2 == 0 else 31
+        # Three lines of words, so that neighbours do not lie over one another.
+        y = 14 + 15 * (number % 3)
         parts.append(f'<line class="mark" x1="{x:.1f}" x2="{x:.1f}" y1="{y + 3}" y2="{bottom}"/>')
         parts.append(f'<text x="{x + 3:.1f}" y="{y}">{what}</text>')
-    height = bottom + 56
+    height = bottom + 66
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {height}" '
         f'width="{_WIDTH}" height="{height}"><style>{_STYLE}</style>'
@@ -58,15 +58,14 @@ def _shares(days: Sequence[Day], step: float) -> list[str]:
 def _errors(days: Sequence[Day], step: float, max_error: float) -> list[str]:
     top = _TOP + _HEIGHT + _GAP
     bottom = top + _HEIGHT
-    parts = [_axis(top, "wrong of what cheap tiers did", ("0 %", "12.5 %", "25 %"))]
+    parts = [_axis(top, "wrong of what learned processes did", ("0 %", "12.5 %", "25 %"))]
     promise = bottom - max_error / _ERROR_MAX * _HEIGHT
     parts.append(
         f'<line class="promise" x1="{_LEFT}" x2="{_WIDTH - 20}" y1="{promise:.1f}" '
         f'y2="{promise:.1f}"/>'
     )
     for number, day in enumerate(days):
-        cheap = day.tiers["dtr"] + day.tiers["lppm"]
-        share = min(_ERROR_MAX, day.acted_wrong / cheap if cheap else 0.0)
+        share = min(_ERROR_MAX, day.acted_wrong / day.acted if day.acted else 0.0)
         height = share / _ERROR_MAX * _HEIGHT
         parts.append(
             f'<rect x="{_LEFT + number * step + 1:.1f}" y="{bottom - height:.1f}" '
@@ -76,8 +75,10 @@ def _errors(days: Sequence[Day], step: float, max_error: float) -> list[str]:
         x = _LEFT + (number + 0.5) * step
         parts.append(f'<text class="soft" x="{x:.1f}" y="{bottom + 16}">day {number + 1}</text>')
     parts.append(
-        f'<text class="soft" x="{_LEFT}" y="{bottom + 40}">Scripted traffic. The line is the '
-        "promise, the bars are what the world knows: acts that its policy did not ask for.</text>"
+        f'<text class="soft" x="{_LEFT}" y="{bottom + 38}">Scripted traffic. The bars are what the '
+        "world knows: acts that its policy did not ask for.</text>"
+        f'<text class="soft" x="{_LEFT}" y="{bottom + 54}">The line is the promise, which is one '
+        "over all that the cheap tiers settle, the tree's part included.</text>"
     )
     return parts
 
