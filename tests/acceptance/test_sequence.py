@@ -21,14 +21,14 @@ class Place(NamedTuple):
     log: str
 
 
-def imported(folder: Path, log: str) -> Place:
+def imported(folder: Path, log: str, *engine: str) -> Place:
     if not RUNS.is_file():
         pytest.skip(f"{RUNS.name} is not beside the checkout: put the shared data at ../shared")
     place = Place(folder, log)
     first = done(place, "import", str(RUNS), "--format", "tau-bench")
     assert first.json["conversations"] == RUNS_COUNT
     assert (first.json["bad_lines"], first.json["repeated"]) == (0, 0)
-    assert done(place, "worker", "--until-idle").json["dead_letters"] == 0
+    assert done(place, "worker", "--until-idle", *engine).json["dead_letters"] == 0
     return place
 
 
@@ -41,6 +41,12 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Place:
 def on_kafka(tmp_path_factory: pytest.TempPathFactory, kafka_url: str) -> Place:
     url = f"{kafka_url}?prefix=sequence-{uuid.uuid4().hex[:8]}-"
     return imported(tmp_path_factory.mktemp("sequence"), url)
+
+
+@pytest.fixture(scope="module")
+def by_faust(tmp_path_factory: pytest.TempPathFactory, kafka_url: str) -> Place:
+    url = f"{kafka_url}?prefix=sequence-{uuid.uuid4().hex[:8]}-"
+    return imported(tmp_path_factory.mktemp("sequence"), url, "--engine", "faust")
 
 
 @pytest.fixture(params=["embedded", "on_kafka"])
@@ -64,6 +70,14 @@ async def test_kafka_holds_the_same_and_answers_the_same(embedded: Place, on_kaf
     assert (kafka.digests, kafka.decisions) == (folder.digests, folder.decisions)
     for name, rows in folder.questions.items():
         assert kafka.questions[name] == rows, name
+
+
+def test_faust_decides_the_same_by_event_id(embedded: Place, by_faust: Place) -> None:
+    query = "select * exclude (appended_at, partition, \"offset\", duration_us) from decisions"
+    folder, faust = (done(at, "sql", f"{query} order by event_id") for at in (embedded, by_faust))
+    assert len(folder.rows) > RUNS_COUNT
+    assert faust.rows == folder.rows
+    assert done(by_faust, "digest").json == done(embedded, "digest").json
 
 
 def test_every_turn_to_the_agent_was_decided_once_and_in_retrospect(place: Place) -> None:
