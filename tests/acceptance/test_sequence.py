@@ -73,7 +73,7 @@ async def test_kafka_holds_the_same_and_answers_the_same(embedded: Place, on_kaf
 
 
 def test_faust_decides_the_same_by_event_id(embedded: Place, by_faust: Place) -> None:
-    query = "select * exclude (appended_at, partition, \"offset\", duration_us) from decisions"
+    query = 'select * exclude (appended_at, partition, "offset", duration_us) from decisions'
     folder, faust = (done(at, "sql", f"{query} order by event_id") for at in (embedded, by_faust))
     assert len(folder.rows) > RUNS_COUNT
     assert faust.rows == folder.rows
