@@ -4,6 +4,7 @@ MadlogError (madlog.schemas)
 └── ProcessorError
     ├── InvalidFeatures (TypeError) what is to be learned is not of the declared features
     ├── InvalidModel (ValueError)   a published model that cannot be served
+    ├── NoEmbedding (LookupError)   what a model learned with is not installed
     ├── NoModel (LookupError)       a processor was stepped before its model was published
     ├── ReservedKey (KeyError)      a step wrote a state key that the engine owns
     ├── WrongPartition (ValueError) a record stands where its key does not belong
@@ -19,6 +20,7 @@ __all__ = (
     "InvalidControl",
     "InvalidFeatures",
     "InvalidModel",
+    "NoEmbedding",
     "NoModel",
     "ProcessorError",
     "RecoveryTimeout",
@@ -43,6 +45,10 @@ class InvalidFeatures(ProcessorError, TypeError):
 
 class InvalidModel(ProcessorError, ValueError):
     """The model's parameters are not a decision tree that the router can walk."""
+
+
+class NoEmbedding(ProcessorError, LookupError):
+    """A model needs vectors of words that are not installed here."""
 
 
 class NoModel(ProcessorError, LookupError):

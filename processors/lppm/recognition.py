@@ -4,7 +4,8 @@
 "telling": [FEATURE], "right": [SCORE], "wrong": [SCORE]}: the linear model of `linear`, the rarity
 of each of its features and of a feature that is not known, the words that tell labels apart, and
 the scores of texts that the model was not fitted on, by whether it was right. Everything is
-sorted, so equal data give equal bytes.
+sorted, so equal data give equal bytes. A model that was learned with an embedding has "embedding":
+NAME beside, and is served with that one.
 """
 
 import json
@@ -19,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madlog.processors.calibration import Calibration
-from madlog.processors.errors import InvalidModel
+from madlog.processors.errors import InvalidModel, NoEmbedding
 from madlog.processors.lppm._sparse import Table
 from madlog.processors.lppm._telling import telling_words
+from madlog.processors.lppm.embedding import MEANING, Embedding
 from madlog.processors.lppm.linear import Linear, Scored, folded
 from madlog.processors.lppm.text import FEATURES_MAX, Vocabulary
 from madlog.processors.promise import threshold
@@ -71,6 +73,7 @@ class Recognizer:
     _telling: frozenset[str]
     _right: tuple[int, ...]
     _wrong: tuple[int, ...]
+    _embedding: Embedding | None = None
     _least: dict[float, int | None] = field(default_factory=dict)
 
     @classmethod
@@ -82,13 +85,14 @@ class Recognizer:
         *,
         seed: int = 0,
         features_max: int = FEATURES_MAX,
+        embedding: Embedding | None = None,
     ) -> "Recognizer":
         """Learn from labelled texts, and measure on texts held apart what a score is worth.
 
         Texts with the label None are out of scope: nothing is learned from them, but to answer
         one is an error when scores are measured, so they should stand among the texts in the
         share that they have in traffic. A group, say a conversation, is never divided between
-        what is learned and what measures it.
+        what is learned and what measures it. An embedding's features are joined to the words'.
         """
         if len(texts) != len(labels):
             raise ValueError(f"{len(texts)} texts have {len(labels)} labels: give one a text")
@@ -97,15 +101,17 @@ class Recognizer:
             raise ValueError(f"{len(texts)} texts have {len(groups)} groups: give one a text")
         scope = [text for text, label in zip(texts, labels, strict=True) if label is not None]
         vocabulary = Vocabulary.fit(scope, features_max)
-        table = Table.of(vocabulary.row(text) for text in texts)
+        table = Table.of(_row(vocabulary, embedding, text) for text in texts)
         linear, telling = _learned(table, labels, range(len(texts)), seed)
-        rarities = [vocabulary.rarities[name] for name in linear.features]
+        words = _words(linear)
+        rarities = [vocabulary.rarities[name] for name in words]
         model = cls(
             linear,
-            Vocabulary.of(linear.features, rarities, vocabulary.unknown),
+            Vocabulary.of(words, rarities, vocabulary.unknown),
             frozenset(table.names[column] for column in np.flatnonzero(telling)),
             (),
             (),
+            embedding,
         )
         return model._measured(_held_apart(table, labels, groups, seed))
 
@@ -113,7 +119,7 @@ class Recognizer:
         """Return the same model with its scores measured on other texts, a sample of traffic."""
         scored = []
         for text, label in zip(texts, labels, strict=True):
-            row = self._vocabulary.row(text)
+            row = _row(self._vocabulary, self._embedding, text)
             if not self._telling.isdisjoint(row):
                 best = self._linear.best(row)
                 scored.append((_confidence(best), best.label == label))
@@ -125,7 +131,7 @@ class Recognizer:
         `max_error` is the share of wrong ones among the texts that get an answer. It holds with
         95 % confidence for traffic like the texts that measured the scores.
         """
-        row = self._vocabulary.row(text)
+        row = _row(self._vocabulary, self._embedding, text)
         best = self._linear.best(row)
         score = _confidence(best)
         if self._telling.isdisjoint(row):
@@ -162,10 +168,11 @@ class Recognizer:
 
     def to_document(self) -> dict[str, Any]:
         """Return the model as an object that JSON can hold."""
-        return {
+        named = {} if self._embedding is None else {"embedding": self._embedding.name}
+        return named | {
             "format": FORMAT,
             "linear": self._linear.to_document(),
-            "rarities": [self._vocabulary.rarities[name] for name in self._linear.features],
+            "rarities": [self._vocabulary.rarities[name] for name in _words(self._linear)],
             "unknown": self._vocabulary.unknown,
             "telling": sorted(self._telling),
             "right": list(self._right),
@@ -177,36 +184,46 @@ class Recognizer:
         return json.dumps(self.to_document(), sort_keys=True, separators=(",", ":"))
 
     @classmethod
-    def from_document(cls, document: Any) -> "Recognizer":
-        """Check a model file; raises InvalidModel naming what is wrong."""
-        if not isinstance(document, dict) or document.keys() != set(_KEYS):
+    def from_document(cls, document: Any, embedding: Embedding | None = None) -> "Recognizer":
+        """Check a model file; raises InvalidModel naming what is wrong.
+
+        A model that was learned with an embedding needs that one: raises NoEmbedding.
+        """
+        if not isinstance(document, dict) or document.keys() - {"embedding"} != set(_KEYS):
             raise InvalidModel(f"a recognition model must have exactly {', '.join(_KEYS)}")
         if document["format"] != FORMAT:
             raise InvalidModel(f"the model's format is {document['format']!r}, not {FORMAT!r}")
+        wanted = document.get("embedding")
+        if wanted is None:
+            embedding = None
+        elif embedding is None or embedding.name != wanted:
+            given = "none was given" if embedding is None else f"{embedding.name!r} was given"
+            raise NoEmbedding(f"the model was learned with the embedding {wanted!r}, and {given}")
         linear = Linear.from_document(document["linear"])
+        words = _words(linear)
         rarities = _integers(_list(document["rarities"], "rarities"), 1, _RARITY_MAX, "rarities")
-        if len(rarities) != len(linear.features):
-            raise InvalidModel(f"rarities: {len(rarities)} of {len(linear.features)} features")
+        if len(rarities) != len(words):
+            raise InvalidModel(f"rarities: {len(rarities)} of {len(words)} features")
         (unknown,) = _integers([document["unknown"]], 1, _RARITY_MAX, "unknown")
         telling = _list(document["telling"], "telling")
-        known = set(linear.features)
+        known = set(words)
         for name in telling:
             if not isinstance(name, str) or name not in known:
                 raise InvalidModel(f"telling: {name!r} is not a feature")
         if any(one >= other for one, other in pairwise(telling)):
             raise InvalidModel("telling must be sorted, and each there once")
-        vocabulary = Vocabulary.of(linear.features, rarities, unknown)
+        vocabulary = Vocabulary.of(words, rarities, unknown)
         right, wrong = (_scores(document[name], name) for name in ("right", "wrong"))
-        return cls(linear, vocabulary, frozenset(telling), right, wrong)
+        return cls(linear, vocabulary, frozenset(telling), right, wrong, embedding)
 
     @classmethod
-    def parse(cls, text: str) -> "Recognizer":
-        """Read and check a model file; raises InvalidModel naming what is wrong."""
+    def parse(cls, text: str, embedding: Embedding | None = None) -> "Recognizer":
+        """Read and check a model file; raises InvalidModel naming what is wrong, NoEmbedding."""
         try:
             document = json.loads(text)
         except (RecursionError, ValueError) as error:
             raise InvalidModel(f"the recognition model is not JSON: {error}") from error
-        return cls.from_document(document)
+        return cls.from_document(document, embedding)
 
     def _measured(self, scored: Sequence[tuple[int, bool]]) -> "Recognizer":
         right, wrong = (
@@ -214,6 +231,15 @@ class Recognizer:
             for side in (True, False)
         )
         return replace(self, _right=right, _wrong=wrong, _least={})
+
+
+def _row(vocabulary: Vocabulary, embedding: Embedding | None, text: str) -> dict[str, float]:
+    words = vocabulary.row(text)
+    return words if embedding is None else words | embedding.row(text)
+
+
+def _words(linear: Linear) -> list[str]:
+    return [name for name in linear.features if not name.startswith(MEANING)]
 
 
 def _confidence(best: Scored) -> int:

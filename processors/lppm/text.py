@@ -17,7 +17,7 @@ from math import isqrt, log
 
 from madlog.processors.lppm._sparse import ONE
 
-__all__ = ("CHARACTERS_MAX", "FEATURES_MAX", "PIECE", "WORD", "Vocabulary")
+__all__ = ("CHARACTERS_MAX", "FEATURES_MAX", "PIECE", "WORD", "Vocabulary", "ends")
 
 CHARACTERS_MAX = 2_000  # of a longer text the first and the last half as many are considered
 FEATURES_MAX = 20_000
@@ -109,10 +109,11 @@ def _counted(text: str, *, pieces: bool = True) -> Counter[str]:
 
 def _considered(text: str) -> str:
     # Twice, since one character may be written out as up to eighteen.
-    return _ends(unicodedata.normalize("NFKC", _ends(text)).casefold())
+    return ends(unicodedata.normalize("NFKC", ends(text)).casefold())
 
 
-def _ends(text: str) -> str:
+def ends(text: str) -> str:
+    """Return a text, or the beginning and the end of a long one."""
     if len(text) <= CHARACTERS_MAX:
         return text
     half = CHARACTERS_MAX // 2

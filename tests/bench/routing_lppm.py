@@ -20,6 +20,8 @@ from typing import Any, NamedTuple
 
 from tests.bench.routing_rows import row, say, skipped
 
+from madlog.processors.errors import NoEmbedding
+from madlog.processors.lppm.embedding import Embedding, installed
 from madlog.processors.lppm.recognition import NO_CONTENT, Recognised, Recognizer
 from madlog.processors.promise import interval
 
@@ -46,13 +48,27 @@ def rows(data: Path, seeds: int) -> list[dict[str, Any]]:
         if (data / name).exists():
             say(name)
             found += measure(data, seeds)
+            if title == "CLINC150":
+                found += _clinc_joined(data, seeds)
         else:
             cure = f"{name} is not in {data}: name the folder that has it with --data"
             found.append(skipped(title, cure))
     return found
 
 
-def _clinc(data: Path, seeds: int) -> list[dict[str, Any]]:
+def _clinc_joined(data: Path, seeds: int) -> list[dict[str, Any]]:
+    """Measure the same with an embedding joined, told and not aimed at, where one is installed."""
+    try:
+        embedding = installed()
+    except NoEmbedding as error:
+        return [skipped("CLINC150 with the embedding", str(error))]
+    say("clinc150.json.gz, with the embedding")
+    found = _clinc(data, seeds, embedding)
+    told = {"reach": None, "met": None}
+    return [one | told | {"what": f"With the embedding, {one['what']}"} for one in found]
+
+
+def _clinc(data: Path, seeds: int, embedding: Embedding | None = None) -> list[dict[str, Any]]:
     raw = json.loads(gzip.decompress((data / "clinc150.json.gz").read_bytes()))
     inside = {name: [_Text(*pair) for pair in raw[name]] for name in ("train", "val", "test")}
     outside = {name: [_Text(text, None) for text, _ in raw[f"oos_{name}"]] for name in inside}
@@ -63,7 +79,7 @@ def _clinc(data: Path, seeds: int) -> list[dict[str, Any]]:
         say(f"  seed {seed}")
         fitted, aside = _drawn(inside["train"] + inside["val"], Random(seed))
         begun = perf_counter()
-        model = Recognizer.fit(*zip(*fitted, strict=True), seed=seed)
+        model = Recognizer.fit(*zip(*fitted, strict=True), seed=seed, embedding=embedding)
         _add(figures, "refit", perf_counter() - begun)
         _add(figures, "size", len(model.to_text()) / 2**20)
         took = []
