@@ -254,6 +254,17 @@ _KINDS: dict[str, tuple[_Column, ...]] = {
         _column("expires_at", _TIME, lambda event: _time_of(event, "expires_at")),
         _field("reason"),
     ),
+    "AuditEntry": (
+        _field("principal"),
+        _field("action"),
+        _field("text"),
+        _field("text_sha256"),
+        _list("reads"),
+        _field("verdict"),
+        _field("reason"),
+        _field("rows", pa.int64()),
+        _field("size", pa.int64()),
+    ),
     "SchemaRegistered": (
         _field("subject_name"),
         _field("version", pa.int64()),

@@ -112,6 +112,11 @@ VIEWS: dict[str, View] = {
             "target, command, tier, value, name, about_id, expires_at, reason",
         ),
         _of(
+            "audit",
+            "AuditEntry",
+            "principal, action, text, text_sha256, reads, verdict, reason, rows, size",
+        ),
+        _of(
             "dead_letters",
             "DeadLetter",
             "processor, record_topic, record_partition, record_offset, record_key, "

@@ -12,6 +12,7 @@ from madlog.schemas.errors import (
 from madlog.schemas.events import (
     EVENT_KINDS,
     NAME_PATTERN,
+    AuditEntry,
     Candidate,
     Control,
     ConversationChanged,
@@ -45,6 +46,7 @@ __all__ = (
     "EVENT_KINDS",
     "NAME_PATTERN",
     "SYNTHETIC_EPOCH_US",
+    "AuditEntry",
     "Candidate",
     "Control",
     "ConversationChanged",

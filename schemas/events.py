@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 __all__ = (
     "EVENT_KINDS",
     "NAME_PATTERN",
+    "AuditEntry",
     "Candidate",
     "Control",
     "ConversationChanged",
@@ -297,6 +298,26 @@ class TimerFired(Event):
     deadline: Long
 
 
+class AuditEntry(Event):
+    """Who, by its principal, asked for what, and whether it was given; written before it is."""
+
+    kind: ClassVar[str] = "AuditEntry"
+
+    # sql.
+    action: Name
+    # What was asked as it was written, its end cut off where it is long; the hash is of all of it.
+    text: Text | None = None
+    text_sha256: str | None = None
+    # What of the log it reads, as far as that is known: names of views.
+    reads: tuple[str, ...] = ()
+    # answered, refused, limited, failed, interrupted.
+    verdict: Name
+    reason: Text | None = None
+    # Of the answer.
+    rows: Long | None = None
+    size: Long | None = None
+
+
 class Delivery(Event):
     """A turn's bytes for one recipient, with the decision that sent it there."""
 
@@ -350,6 +371,7 @@ EVENT_KINDS: dict[str, type[Event]] = {
         ProcessStep,
         Control,
         TimerFired,
+        AuditEntry,
         Delivery,
         SchemaRegistered,
         DeadLetter,

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from madlog.schemas import Event
+from madlog.schemas import Event, Sender
 from madlog.topics.errors import UnknownTopic
 
 __all__ = (
@@ -19,6 +19,7 @@ __all__ = (
     "inbox",
     "kept_for_ever",
     "key_for",
+    "key_in",
     "murmur2",
     "partition_for",
     "state",
@@ -64,6 +65,7 @@ CATALOG: dict[str, Topic] = {
         Topic("mad.models", "component", ("ModelPublished",), partitions=1),
         Topic("mad.schemas", "subject_name", ("SchemaRegistered",), partitions=1),
         Topic("mad.control", "target", ("Control",), partitions=1),
+        Topic("mad.audit", "sender", ("AuditEntry",)),
         Topic("mad.dead-letters", "topic", ("DeadLetter",)),
     )
 }
@@ -104,7 +106,13 @@ def topic_for(event: Event) -> Topic:
 
 def key_for(event: Event) -> str:
     """Return the key under which an event is appended to its topic."""
-    return str(getattr(event, topic_for(event).key))
+    return key_in(event, topic_for(event))
+
+
+def key_in(event: Event, place: Topic) -> str:
+    """Return the key of an event in a topic that holds its kind."""
+    value = getattr(event, place.key)
+    return str(value.name if isinstance(value, Sender) else value)
 
 
 def murmur2(data: bytes) -> int:

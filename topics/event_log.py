@@ -18,7 +18,7 @@ from madlog.schemas import (
     encode,
 )
 from madlog.schemas.codec import encode_with_content, schema_events
-from madlog.topics.catalog import topic, topic_for
+from madlog.topics.catalog import key_in, topic, topic_for
 from madlog.topics.framing import Framing, SchemaRegistry
 from madlog.topics.log import (
     Commit,
@@ -140,7 +140,7 @@ class EventLog:
         new = event if isinstance(event, NewEvent) else NewEvent(event)
         event = new.event
         place = topic_for(event)
-        key = str(getattr(event, place.key))
+        key = key_in(event, place)
         idempotency = None
         if event.idempotency_key is None:
             value = encode(event, None, self._framing.heads)

@@ -53,7 +53,7 @@ def models(model: type[BaseModel]) -> st.SearchStrategy[Any]:
     if issubclass(model, Event):
         hints |= {name: Event.__annotations__[name] for name in Event.model_fields}
     fields = {
-        name: IDS if name == "conversation_id" else values(hints[name])
+        name: IDS if name in ("conversation_id", "target") else values(hints[name])
         for name in model.model_fields
     }
     required = {name for name, info in model.model_fields.items() if info.is_required()}

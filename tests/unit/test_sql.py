@@ -14,6 +14,7 @@ from madlog.analytics.sql import Result, query, views_of
 from madlog.analytics.tables import LogSource
 from madlog.analytics.views import VIEWS
 from madlog.schemas import (
+    AuditEntry,
     Candidate,
     ConversationChanged,
     DeadLetter,
@@ -50,6 +51,7 @@ OWN = {
     "outcomes": "result quality judged_by about about_id extra",
     "models": "component mad version parameters_sha256 parameters parameters_uri trained_on "
     "metrics hyper_parameters code_version",
+    "audit": "principal action text text_sha256 reads verdict reason rows size",
     "dead_letters": "processor record_topic record_partition record_offset record_key "
     "record_value record_headers error_type error attempts",
     "schemas": "subject_name version fingerprint schema_text",
@@ -131,6 +133,7 @@ EVENTS: list[Event | NewEvent] = [
     Outcome(
         **about(13), mad="bot", result="success", judged_by="x", about="conversation", about_id="c1"
     ),
+    AuditEntry(**about(15), principal="ada", action="sql", verdict="refused", reads=("turns",)),
     DeadLetter(
         **about(14, "bot"),
         processor="router",
