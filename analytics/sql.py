@@ -23,9 +23,10 @@ from madlog.analytics.views import TABLE_PREFIX, VIEWS
 from madlog.processors.promise import interval
 from madlog.topics import EventLog, Vector
 
-__all__ = ("MEMORY_LIMIT", "Result", "query", "views_of")
+__all__ = ("MEMORY_LIMIT", "OWN_FUNCTIONS", "Result", "add_functions", "query", "views_of")
 
 MEMORY_LIMIT = "2GB"
+OWN_FUNCTIONS = ("share_low", "share_high")
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
@@ -154,13 +155,18 @@ def _define(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Any]) -> None:
     for kind in sorted(kinds):
         table = tables.get(kind)
         con.register(f"{TABLE_PREFIX}{kind}", _empty(kind) if table is None else table)
-    for place, name in enumerate(("share_low", "share_high")):
-        types: Any = ["BIGINT", "BIGINT"]
-        nulls: Any = "special"
-        con.create_function(name, partial(_bound, place), types, "DOUBLE", null_handling=nulls)
+    add_functions(con)
     for view in VIEWS.values():
         con.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
     con.execute("SET lock_configuration = true")
+
+
+def add_functions(con: duckdb.DuckDBPyConnection) -> None:
+    """Add the functions that queries have beside DuckDB's own."""
+    for place, name in enumerate(OWN_FUNCTIONS):
+        types: Any = ["BIGINT", "BIGINT"]
+        nulls: Any = "special"
+        con.create_function(name, partial(_bound, place), types, "DOUBLE", null_handling=nulls)
 
 
 def _bound(place: int, part: int | None, whole: int | None) -> float | None:
