@@ -21,6 +21,7 @@ from madlog.cli import (
     moving,
     outcomes,
     processes,
+    replay,
     report,
     rollout,
     status,
@@ -64,6 +65,7 @@ for module in (
     processes,
     report,
     status,
+    replay,
     integrity,
     machine,
 ):
