@@ -13,6 +13,7 @@ __all__ = (
     "NAME_PATTERN",
     "AuditEntry",
     "Candidate",
+    "CheckpointSigned",
     "Control",
     "ConversationChanged",
     "DeadLetter",
@@ -318,6 +319,26 @@ class AuditEntry(Event):
     size: Long | None = None
 
 
+class CheckpointSigned(Event):
+    """What the records of one partition hash to, signed: whoever alters one later cannot hide it.
+
+    It is about positions, so it is left out of digests and of comparisons between backends.
+    """
+
+    kind: ClassVar[str] = "CheckpointSigned"
+
+    # Of the records below `offset`, which are `size` many.
+    topic: str
+    partition: Long
+    offset: Long
+    size: Long
+    root_sha256: str
+    origin: str
+    # The signed note (c2sp.org/tlog-checkpoint), and the public key that it can be checked with.
+    note: Text
+    verifier_key: str
+
+
 class Delivery(Event):
     """A turn's bytes for one recipient, with the decision that sent it there."""
 
@@ -372,6 +393,7 @@ EVENT_KINDS: dict[str, type[Event]] = {
         Control,
         TimerFired,
         AuditEntry,
+        CheckpointSigned,
         Delivery,
         SchemaRegistered,
         DeadLetter,
