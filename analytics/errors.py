@@ -7,6 +7,8 @@ MadlogError (madlog.schemas)
     ├── UnknownQuestion (LookupError)    no named question of this name
     ├── BadParameter (ValueError)        a question's parameter is unknown, missing, of another type
     ├── BadTime (ValueError)             not a time in ISO 8601
+    ├── BadSearch (ValueError)           no word to look for, or not readable
+    ├── IndexUnavailable (OSError)       exit code 3: the search index cannot be read or written
     └── CannotWrite (ValueError)         the result does not fit the file format
 """
 
@@ -17,9 +19,11 @@ from madlog.schemas import MadlogError
 __all__ = (
     "AnalyticsError",
     "BadParameter",
+    "BadSearch",
     "BadSql",
     "BadTime",
     "CannotWrite",
+    "IndexUnavailable",
     "SqlLimit",
     "UnknownQuestion",
 )
@@ -49,6 +53,16 @@ class BadParameter(AnalyticsError, ValueError):
 
 class BadTime(AnalyticsError, ValueError):
     """A time reads 2026-11-24T12:00:00, UTC where it names no zone."""
+
+
+class BadSearch(AnalyticsError, ValueError):
+    """What is looked for is some words, phrases in quotes, or beginnings such as refund*."""
+
+
+class IndexUnavailable(AnalyticsError, OSError):
+    """The search index cannot be used: check its disk, or remove it, it is made anew."""
+
+    exit_code: ClassVar[int] = 3
 
 
 class CannotWrite(AnalyticsError, ValueError):

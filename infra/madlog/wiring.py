@@ -1,7 +1,7 @@
 """Binds the parts together; the only module that names a backend."""
 
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from madlog.topics import (
 )
 
 if TYPE_CHECKING:
+    from madlog.analytics.search import SearchIndex
     from madlog.mads.ecosystem import Ecosystem
     from madlog.processors import Engine, Options, Processor
     from madlog.processors.acting import ActionEngine, Actor
@@ -49,6 +50,7 @@ __all__ = (
     "open_learning",
     "open_log",
     "open_registry",
+    "open_search",
     "open_worker",
     "opened",
     "processors",
@@ -202,6 +204,15 @@ def open_blobs(url: str, settings: Settings | None = None) -> "BlobStore":
 
     named = settings.blobs if settings is not None else None
     return BlobStore(named or str(folder_beside(url, settings).absolute() / "blobs"))
+
+
+def open_search(
+    url: str, settings: Settings | None = None, tell: Callable[[str], None] | None = None
+) -> "SearchIndex":
+    """Return the full-text index of a log, beside its other projections."""
+    from madlog.analytics.search import SearchIndex
+
+    return SearchIndex(folder_beside(url, settings) / "projections" / "search.sqlite", tell)
 
 
 @asynccontextmanager
