@@ -20,11 +20,13 @@ __all__ = (
     "Decision",
     "Delivery",
     "Event",
+    "LakeFile",
     "LlmCall",
     "ModelPublished",
     "Outcome",
     "Part",
     "ProcessStep",
+    "RangeArchived",
     "SchemaRegistered",
     "Sender",
     "SenderKind",
@@ -33,6 +35,7 @@ __all__ = (
     "ToolCall",
     "ToolResult",
     "Turn",
+    "Unreadable",
 )
 
 NAME_PATTERN = r"^[a-z][a-z0-9-]{0,62}$"
@@ -339,6 +342,49 @@ class CheckpointSigned(Event):
     verifier_key: str
 
 
+class LakeFile(_Frozen):
+    """One Parquet file of a lake: the events of one kind in one range of a partition."""
+
+    # A kind of event, or Event for those that have no table of their own.
+    table: str
+    # Below the lake's root.
+    path: str
+    rows: Long
+    size: Long
+    sha256: str
+    # Of the file's end, which says what is in it: looked at by each reader.
+    footer_sha256: str
+    # Of the names and types of its columns: files of equal ones are read together.
+    columns: str
+
+
+class Unreadable(_Frozen):
+    """Offsets of a range that could not be read when it was archived, and why."""
+
+    offset: Long
+    offset_end: Long
+    reason: Text
+
+
+class RangeArchived(Event):
+    """The records of a range of a partition stand in a lake's files, in place of older ranges."""
+
+    kind: ClassVar[str] = "RangeArchived"
+
+    # The lake's own id, and the form of its files.
+    lake: str
+    form: Long
+    topic: str
+    partition: Long
+    # The first of its offsets, and the one after its last.
+    offset: Long
+    offset_end: Long
+    files: tuple[LakeFile, ...] = ()
+    unreadable: tuple[Unreadable, ...] = ()
+    # event_ids of the ranges whose place this one takes.
+    supersedes: tuple[EventId, ...] = ()
+
+
 class Delivery(Event):
     """A turn's bytes for one recipient, with the decision that sent it there."""
 
@@ -394,6 +440,7 @@ EVENT_KINDS: dict[str, type[Event]] = {
         TimerFired,
         AuditEntry,
         CheckpointSigned,
+        RangeArchived,
         Delivery,
         SchemaRegistered,
         DeadLetter,

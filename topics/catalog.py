@@ -66,7 +66,12 @@ CATALOG: dict[str, Topic] = {
         Topic("mad.schemas", "subject_name", ("SchemaRegistered",), partitions=1),
         Topic("mad.control", "target", ("Control",), partitions=1),
         Topic("mad.audit", "sender", ("AuditEntry",)),
-        Topic("mad.system", "sender", ("CheckpointSigned",), retention_s=365 * _DAY_S),
+        Topic(
+            "mad.system",
+            "sender",
+            ("CheckpointSigned", "RangeArchived"),
+            retention_s=365 * _DAY_S,
+        ),
         Topic("mad.dead-letters", "topic", ("DeadLetter",)),
     )
 }
