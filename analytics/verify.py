@@ -6,30 +6,25 @@ model a live turn is decided by follows from the Control events up to the one th
 Nothing outside is touched. Conversations and decisions are held in memory.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from madlog.analytics.decided_by import DecidedBy
 from madlog.analytics.replay_report import Meter, OnProgress
 from madlog.processors.acting.writing import GUARD, went_up
-from madlog.processors.dtr.seed_model import COMPONENT as TREE
-from madlog.processors.dtr.tree import Tree
-from madlog.processors.errors import InvalidModel, ProcessorError
 from madlog.processors.ports import Registry
-from madlog.processors.retrospect import COMPONENT, Conversation, TierModels, decide
+from madlog.processors.retrospect import Conversation, decide
 from madlog.processors.router import Decides, Router
-from madlog.processors.serving import CONTROL_KEY, CONTROLS_KEY, ROUTING, Serving
-from madlog.processors.tiers import Published, model_text
+from madlog.processors.serving import CONTROL_KEY, CONTROLS_KEY
 from madlog.schemas import Decision, Event
 from madlog.topics import EventLog, LogEvent
-from madlog.topics.errors import LogError
 from madlog.topics.log import OnDamage, log_damage
 
 __all__ = ("DecisionDifference", "VerifyReport", "verify")
 
 _TOPICS = ("mad.models", "mad.control", "mad.conversations", "mad.decisions")
 _ABSENT = "absent"
-_SEED = Published("", "", TierModels.seed())
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +122,7 @@ def _compared(
         made[decision.event_id, decision.model_id] = decision
     for recorded in decisions:
         fresh = made.get((recorded.event_id, recorded.fields["model_id"]))
-        why = again.failed.get(recorded.fields["model_id"], "nothing on the log leads to it")
+        why = again.why_not(recorded.fields["model_id"])
         fields: dict[str, tuple[Any, Any]] = {}
         if fresh is not None:
             fields = _differing(recorded.event, fresh)
@@ -159,34 +154,14 @@ class _Again:
         get_blob: Callable[[str], bytes],
         registry: Registry | None,
     ) -> None:
-        self._models = held.models
+        self._by = DecidedBy(held.models, held.controls, get_blob)
         self._refusals = held.refusals
-        self._get_blob = get_blob
         self._registry = registry
-        self._published: dict[str, Published] = {}
         self._routers: dict[tuple[Decides, float, float], Router] = {}
-        # Why a model cannot be read, by its id.
-        self.failed: dict[str, str] = {}
-        self._shared = dict(_SEED.state)
-        # What a router shared after each Control event, by its id.
-        self._controls: dict[str | None, Mapping[str, Any]] = {None: {}}
-        serving = Serving(get_blob)
-        for model in held.models.values():
-            if model.fields["component"] == ROUTING:
-                self._take_up(serving, model)
-        controls: dict[str, Any] = {}
-        for control in held.controls:
-            try:
-                serving.share(controls, control)
-            except ProcessorError:
-                continue  # the router refused it too
-            self._controls[control.event_id] = dict(controls)
 
-    def _take_up(self, serving: Serving, model: LogEvent) -> None:
-        try:
-            serving.share(self._shared, model)
-        except (ProcessorError, LogError) as error:
-            self.failed[model.event_id] = str(error)
+    def why_not(self, model_id: str) -> str:
+        """Say why what a model decided did not come out again at all."""
+        return self._by.failed.get(model_id, "nothing on the log leads to it")
 
     def live(self, events: Sequence[LogEvent], recorded: Sequence[LogEvent]) -> Iterator[Decision]:
         """Go through a conversation as the router did, by what each turn's Decisions name."""
@@ -196,7 +171,7 @@ class _Again:
         for decision in recorded:
             made = by_turn.setdefault(decision.fields["turn_id"], {})
             made.setdefault(self._named(decision, made), []).append(decision)
-        state = dict(self._shared)
+        state = dict(self._by.shared)
         idle = self._router("live", recorded)
         for event in events:
             groups = by_turn.get(event.event_id)
@@ -239,19 +214,17 @@ class _Again:
 
     def _tree_of(self, decision: LogEvent) -> str | None:
         """Return the tree that a decision names, None where its model was rolled out."""
-        model_id = decision.fields["model_id"]
-        model = self._models.get(model_id)
-        routed = model is not None and model.fields["component"] == ROUTING
-        return None if routed else model_id
+        model_id = str(decision.fields["model_id"])
+        return None if self._by.rolled_out(model_id) else model_id
 
     def _set(self, state: dict[str, Any], tree_id: str | None, control_id: str | None) -> None:
         """Let a state share what a Decision names; what cannot be read leaves it as it was."""
-        model = None if tree_id is None else self._model(tree_id)
+        model = None if tree_id is None else self._by.model(tree_id)
         if model is not None:
             state.update(model.state)
         for name in (CONTROL_KEY, CONTROLS_KEY):
             state.pop(name, None)
-        state.update(self._controls.get(control_id, {}))
+        state.update(self._by.controls(control_id))
         state[CONTROL_KEY] = control_id
 
     def past(
@@ -265,7 +238,7 @@ class _Again:
             key = one.fields["model_id"], one.fields["max_error"]
             asked.setdefault(key, []).append(one)
         for (model_id, max_error), mine in asked.items():
-            model = self._model(model_id)
+            model = self._by.model(model_id)
             if model is None:
                 continue
             for together in _audited_alike(mine):
@@ -289,18 +262,6 @@ class _Again:
             )
         return self._routers[key]
 
-    def _model(self, model_id: str) -> Published | None:
-        """Return a published model; None, and `failed` says why, where it cannot be read."""
-        if model_id not in self._published and model_id not in self.failed:
-            model = self._models.get(model_id)
-            try:
-                self._published[model_id] = _read(
-                    model_id, None if model is None else model.fields, self._get_blob
-                )
-            except (ProcessorError, LogError) as error:
-                self.failed[model_id] = str(error)
-        return self._published.get(model_id)
-
 
 def _audited_alike(recorded: Sequence[LogEvent]) -> Iterator[list[LogEvent]]:
     """Group decisions by the audited share that they were made under, which cheap tiers name."""
@@ -314,18 +275,3 @@ def _audited_alike(recorded: Sequence[LogEvent]) -> Iterator[list[LogEvent]]:
     groups = list(cheap.values()) or [[]]
     groups[0] += rest
     yield from groups
-
-
-def _read(
-    model_id: str, fields: Mapping[str, Any] | None, get_blob: Callable[[str], bytes]
-) -> Published:
-    if fields is None:
-        raise InvalidModel(f"the log holds no model {model_id}")
-    text = model_text(fields, get_blob)
-    if fields["component"] == TREE:
-        models = TierModels(Tree.parse(text), None)
-    elif fields["component"] == COMPONENT:
-        models = TierModels.parse(text)
-    else:
-        raise InvalidModel(f"model {model_id} is a {fields['component']!r}, which decides nothing")
-    return Published(model_id, fields["version"], models)

@@ -72,6 +72,7 @@ class Router:
         audit_rate: float = 0.02,
         decides: Decides = "live",
         get_blob: Callable[[str], bytes] | None = None,
+        serving: Serving | None = None,
     ) -> None:
         self._registry = registry or Registry()
         self._decides = decides
@@ -79,7 +80,7 @@ class Router:
         self._sender = _LIVE if decides == "live" else Sender(name="retrospect", kind="system")
         self._max_error = max_error
         self._audit_rate = audit_rate
-        self._serving = Serving(get_blob)
+        self._serving = serving or Serving(get_blob)
         # Only where agents live here is there anything to conduct.
         self._lives = decides == "live" and len(self._registry) > 0
 

@@ -14,16 +14,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from madlog.processors.dtr.seed_model import seed_model
-from madlog.processors.errors import InvalidModel, ProcessorError
+from madlog.processors.errors import ProcessorError
 from madlog.processors.retrospect.conversation import Conversation
 from madlog.processors.retrospect.deciding import decide
-from madlog.processors.retrospect.models import COMPONENT, published, train
+from madlog.processors.retrospect.models import published, read_model, train
 from madlog.processors.retrospect.past import Decided, Past
 from madlog.processors.retrospect.processes import mined
 from madlog.processors.retrospect.proposing import proposals
 from madlog.processors.retrospect.rounds import rounds
 from madlog.processors.router import Decides, Router
-from madlog.processors.tiers import Published, TierModels, model_text
+from madlog.processors.tiers import Published, TierModels
 from madlog.schemas import Decision, Outcome
 from madlog.topics import EventLog, Vector
 from madlog.topics.errors import BlobMissing, IdempotencyConflict, LogError
@@ -157,7 +157,7 @@ class Retrospector:
         self._models = dict(list(self._models.items())[-_MODELS_KEPT:])
         for model_id in sorted(missing):
             try:
-                model = _model(model_id, found.get(model_id), self._settings.get_blob)
+                model = read_model(model_id, found.get(model_id), self._settings.get_blob)
             except (ProcessorError, LogError) as error:
                 logging.getLogger("madlog").warning(
                     "model %s cannot be read, so what was added to the conversations that it "
@@ -213,16 +213,6 @@ class Retrospector:
                 self._past.passed(names)
                 waiting, names, new, continued = [], [], 0, 0
                 progress(report)
-
-
-def _model(
-    model_id: str, fields: Mapping[str, Any] | None, get_blob: Callable[[str], bytes]
-) -> Published:
-    if fields is None:
-        raise InvalidModel("the log does not hold it")
-    if fields["component"] != COMPONENT:
-        raise InvalidModel(f"it is a {fields['component']!r}, which decides nothing in retrospect")
-    return Published(model_id, fields["version"], TierModels.parse(model_text(fields, get_blob)))
 
 
 _FIRST = seed_model()

@@ -7,17 +7,20 @@ round publishes is of the component `retrospective`, which no live router takes 
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from madlog.processors.dtr.learner import Learner
+from madlog.processors.dtr.seed_model import COMPONENT as TREE
 from madlog.processors.dtr.seed_model import seed_tree
 from madlog.processors.dtr.tree import PROCESS, Tree
+from madlog.processors.errors import InvalidModel
 from madlog.processors.lppm.next_step import NextStep
 from madlog.processors.retrospect.conversation import Conversation, Done
 from madlog.processors.retrospect.proposing import proposals
 from madlog.processors.router import Router
-from madlog.processors.tiers import MODEL_KEY, TierModels
+from madlog.processors.serving import ROUTING
+from madlog.processors.tiers import MODEL_KEY, Published, TierModels, model_text
 from madlog.schemas import ModelPublished, Sender, content_id_and_time
 
 __all__ = (
@@ -26,6 +29,7 @@ __all__ = (
     "learned_from",
     "model_event",
     "published",
+    "read_model",
     "train",
 )
 
@@ -145,3 +149,22 @@ def model_event(
         code_version=code_version,
         **more,
     )
+
+
+def read_model(
+    model_id: str, fields: Mapping[str, Any] | None, get_blob: Callable[[str], bytes]
+) -> Published:
+    """Return what an event of mad.models published, whichever decides: a tree, or all tiers.
+
+    Raises InvalidModel, and what `get_blob` raises.
+    """
+    if fields is None:
+        raise InvalidModel(f"the log holds no model {model_id}")
+    text = model_text(fields, get_blob)
+    if fields["component"] == TREE:
+        models = TierModels(Tree.parse(text), None)
+    elif fields["component"] in (COMPONENT, ROUTING):
+        models = TierModels.parse(text)
+    else:
+        raise InvalidModel(f"model {model_id} is a {fields['component']!r}, which decides nothing")
+    return Published(model_id, fields["version"], models)
