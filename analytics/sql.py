@@ -23,7 +23,15 @@ from madlog.analytics.views import TABLE_PREFIX, VIEWS
 from madlog.processors.promise import interval
 from madlog.topics import EventLog, Vector
 
-__all__ = ("MEMORY_LIMIT", "OWN_FUNCTIONS", "Result", "add_functions", "query", "views_of")
+__all__ = (
+    "MEMORY_LIMIT",
+    "OWN_FUNCTIONS",
+    "Result",
+    "add_functions",
+    "distinct",
+    "query",
+    "views_of",
+)
 
 MEMORY_LIMIT = "2GB"
 OWN_FUNCTIONS = ("share_low", "share_high")
@@ -189,11 +197,11 @@ def _run(
         table = relation.to_arrow_table()
     except duckdb.Error as error:
         raise _told(error) from error
-    columns = _distinct(table.column_names)
+    columns = distinct(table.column_names)
     return columns, types, table.rename_columns(list(columns))
 
 
-def _distinct(names: Collection[str]) -> tuple[str, ...]:
+def distinct(names: Collection[str]) -> tuple[str, ...]:
     """Make column names unique, as rows of JSON and Parquet files need them."""
     made: list[str] = []
     for name in names:
