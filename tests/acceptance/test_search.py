@@ -138,3 +138,12 @@ async def test_kafka_finds_the_same_in_the_same_order(
         found.append((rows, [(hit.event_id, hit.turn_number) for hit in best.hits], best.matches))
     assert found[0] == found[1]
     assert all(found[0][0])
+
+
+def test_the_benchmark_measures_and_turns_are_its_own_option(tmp_path: Path) -> None:
+    ran = madlog("bench", "search", "--turns", "1000", "--rounds", "1", "--json", cwd=tmp_path)
+    assert ran.code == 0, ran.err
+    assert [row["unit"] for row in ran.rows] == ["ms", "ms", "/s"]
+    assert all(row["ours"] > 0 and row["baseline"] > 0 for row in ran.rows)
+    refused = madlog("bench", "append", "--turns", "1000", cwd=tmp_path).refused(2)
+    assert "madlog bench search" in refused

@@ -26,7 +26,7 @@ from madlog.schemas import Event, Turn, encode
 from madlog.topics import EventLog
 from madlog.wiring import open_event_log, open_worker
 
-__all__ = ("DATA", "MONTH", "NAMES", "ROUTING", "measure", "wrong_folder")
+__all__ = ("DATA", "MONTH", "NAMES", "ROUTING", "SEARCH", "measure", "wrong_folder")
 
 _EMBEDDED = ("append", "group-commit", "replay", "router", "memory")
 _KAFKA = (
@@ -41,7 +41,8 @@ _KAFKA = (
 _ROUTING = ("routing-dtr", "routing-lppm", "routing-process")
 ROUTING = ("routing", *_ROUTING)
 MONTH = "month"
-NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH)
+SEARCH = "search"
+NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, SEARCH)
 
 # The public data sets stand beside the checkout, not in it: they are by others.
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -243,12 +244,13 @@ async def measure(
     data: Path = DATA,
     seeds: int = 5,
     plot: Path | None = None,
+    turns: int | None = None,
 ) -> list[dict[str, Any]]:
     """Run the benchmarks; a row each: ours, baseline, median and spread of the rounds' ratios.
 
     `kafka` is all that need a broker, `routing` all that route, whose rows are means over seeds;
-    `month` is a simulated one, whose drawing goes to `plot`; without names those that need neither
-    a broker nor data. Raises NoBroker.
+    `month` is a simulated one, whose drawing goes to `plot`; `turns` is how many `search` is over;
+    without names those that need neither a broker nor data, in seconds. Raises NoBroker.
     """
     rows: list[dict[str, Any]] = []
     wanted = only or _EMBEDDED
@@ -269,6 +271,10 @@ async def measure(
         rows += await month.measure(plot)
     with tempfile.TemporaryDirectory(dir=os.environ.get("MADLOG_BENCH_DIR")) as made:
         folder = Path(made)
+        if SEARCH in wanted:
+            from tests.bench import search_run
+
+            rows += await search_run.measure(folder, rounds, turns or search_run.TURNS)
         for names, function in (
             (("append", "group-commit"), _append),
             (("replay",), _replay),

@@ -160,6 +160,9 @@ def bench(
         Path | None,
         typer.Option("--plot", metavar="FILE.svg", help="Where the drawing of month goes."),
     ] = None,
+    turns: Annotated[
+        int | None, typer.Option("--turns", min=1000, help="Turns of search (default 200,000).")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure this machine against plain loops, run alternately; needs a source checkout.
@@ -168,12 +171,14 @@ def bench(
     starts one), and only when they are asked for; `kafka` is all of them. So are those that begin
     with routing, on public data sets: accuracy, promises kept and times, means over seeds. `month`
     is a simulated one of 200,000 turns, some minutes long: what is learned, kept, and taken back.
+    `search` runs when it is asked for, over --turns.
 
     Examples:
       madlog bench --rounds 7
       madlog bench kafka-produce kafka-consume
       madlog bench routing --data ../shared/data
       madlog bench month --plot month.svg
+      madlog bench search --turns 1000000
     """
     state = state_of(ctx, None, as_json)
     module = _benchmarks()
@@ -184,10 +189,12 @@ def bench(
         raise fail("--data and --seeds are for the routing ones: madlog bench routing", 2)
     if plot is not None and module.MONTH not in (names or ()):
         raise fail("--plot is for the month: madlog bench month --plot month.svg", 2)
+    if turns is not None and module.SEARCH not in (names or ()):
+        raise fail("--turns is for search: madlog bench search --turns 1000000", 2)
     wrong = None if data is None else module.wrong_folder(data)
     if wrong is not None:
         raise fail(wrong, 2)
-    rows = run(module.measure(rounds, names, data or module.DATA, seeds or 5, plot))
+    rows = run(module.measure(rounds, names, data or module.DATA, seeds or 5, plot, turns))
     columns = ["what", "ours", "baseline", "unit", "ratio", "spread", "reach", "met"]
     if any("cpu" in row for row in rows):
         columns.append("cpu")  # client+broker, ours / the baseline's
