@@ -16,9 +16,10 @@ from typing import Any
 
 import duckdb
 
+from madlog.analytics.columns import KINDS, schema_of
 from madlog.analytics.errors import BadParameter, BadSql, SqlLimit
 from madlog.analytics.prices import NO_PRICES, PriceList
-from madlog.analytics.tables import LogSource, Source, schema_of, topics_of
+from madlog.analytics.tables import LogSource, Source, Table, Tables, topics_of
 from madlog.analytics.views import TABLE_PREFIX, VIEWS
 from madlog.processors.promise import interval
 from madlog.topics import EventLog, Vector
@@ -37,7 +38,6 @@ MEMORY_LIMIT = "2GB"
 OWN_FUNCTIONS = ("share_low", "share_high")
 
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
-    "enable_external_access": False,
     "autoinstall_known_extensions": False,
     "autoload_known_extensions": False,
     "allow_community_extensions": False,
@@ -85,7 +85,7 @@ async def query(
         unread = tuple(sorted(set(topics) - {tp.topic for tp in end}))
         tables = await (source or LogSource(log)).tables(kinds, end)
         con.register("prices", prices.table())
-        _define(con, tables)
+        define(con, tables)
         work = asyncio.get_running_loop().run_in_executor(None, _run, con, sql, values)
         try:
             columns, types, table = await asyncio.shield(work)
@@ -157,16 +157,35 @@ def _collect(tree: Any, tables: set[str], functions: set[str]) -> None:
             stack.extend(node.values())
 
 
-def _define(con: duckdb.DuckDBPyConnection, tables: Mapping[str, Any]) -> None:
-    """Make all views, over empty tables where the query reads none, and lock the settings."""
-    kinds = {kind for view in VIEWS.values() for kind in view.kinds}
-    for kind in sorted(kinds):
-        table = tables.get(kind)
-        con.register(f"{TABLE_PREFIX}{kind}", _empty(kind) if table is None else table)
+def define(con: duckdb.DuckDBPyConnection, tables: Tables) -> None:
+    """Make all views, over empty tables where none is given, and shut out everything else.
+
+    The files that the tables scan, and no others, can be read.
+    """
+    if tables.files is not None:
+        con.register_filesystem(tables.files)
+    con.execute("SET allowed_paths = $paths", {"paths": list(tables.paths)})
+    con.execute("SET enable_external_access = false")
+    for kind in sorted({kind for view in VIEWS.values() for kind in view.kinds}):
+        _table(con, kind, tables.kinds.get(kind) or Table(schema_of(KINDS[kind]).empty_table()))
     add_functions(con)
     for view in VIEWS.values():
         con.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
     con.execute("SET lock_configuration = true")
+
+
+def _table(con: duckdb.DuckDBPyConnection, kind: str, table: Table) -> None:
+    name = f"{TABLE_PREFIX}{kind}"
+    if not table.scans:
+        con.register(name, table.rows)
+        return
+    con.register(f"{name}_rows", table.rows)
+    # By name: a file that was written before a column came has none of it.
+    parts = [f'SELECT * FROM "{name}_rows"', *(scan.sql for scan in table.scans)]
+    columns = ", ".join(f'"{column}"' for column in table.rows.column_names)
+    con.execute(
+        f'CREATE VIEW "{name}" AS SELECT {columns} FROM ({" UNION ALL BY NAME ".join(parts)})'
+    )
 
 
 def add_functions(con: duckdb.DuckDBPyConnection) -> None:
@@ -182,10 +201,6 @@ def _bound(place: int, part: int | None, whole: int | None) -> float | None:
     if part is None or not whole or not 0 <= part <= whole:
         return None
     return interval(part, whole)[place]
-
-
-def _empty(kind: str) -> Any:
-    return schema_of(kind).empty_table()
 
 
 def _run(

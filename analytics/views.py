@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from madlog.analytics.tables import ALL
+from madlog.analytics.columns import ALL
 
 __all__ = ("TABLE_PREFIX", "VIEWS", "View")
 

@@ -23,10 +23,12 @@ from madlog.schemas.events import (
     EVENT_KINDS,
     Candidate,
     Event,
+    LakeFile,
     Part,
     SchemaRegistered,
     Sender,
     Source,
+    Unreadable,
 )
 from madlog.schemas.framing import (
     CONFLUENT,
@@ -63,6 +65,8 @@ _NESTED: dict[str, tuple[type[BaseModel], bool]] = {
     "source": (Source, False),
     "parts": (Part, True),
     "candidates": (Candidate, True),
+    "files": (LakeFile, True),
+    "unreadable": (Unreadable, True),
 }
 
 Fields = dict[str, Any]

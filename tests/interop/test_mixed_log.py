@@ -114,8 +114,8 @@ async def test_the_tables_of_one_conversation_ask_for_its_ids() -> None:
     reader = await EventLog.open(backend, registry)
     source = LogSource(reader, conversation="c1", on_damage=damages.append)
     tables = await source.tables(["Turn"], await backend.end([CONVERSATIONS]))
-    assert (tables["Turn"].num_rows, damages) == (1, [])
-    assert tables["Turn"]["schema_version"].to_pylist() == [1]
+    assert (tables.kinds["Turn"].rows.num_rows, damages) == (1, [])
+    assert tables.kinds["Turn"].rows["schema_version"].to_pylist() == [1]
 
 
 async def test_a_conversation_with_a_registry_is_heard_without_its_ids_at_first() -> None:
