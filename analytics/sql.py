@@ -30,6 +30,7 @@ __all__ = (
     "Result",
     "add_functions",
     "distinct",
+    "layout",
     "query",
     "views_of",
 )
@@ -175,17 +176,22 @@ def define(con: duckdb.DuckDBPyConnection, tables: Tables) -> None:
 
 
 def _table(con: duckdb.DuckDBPyConnection, kind: str, table: Table) -> None:
+    name, statement = layout(kind, table)
+    con.register(name, table.rows)
+    if statement:
+        con.execute(statement)
+
+
+def layout(kind: str, table: Table) -> tuple[str, str]:
+    """Return the name that a kind's rows stand under, and the view of rows and files, if any."""
     name = f"{TABLE_PREFIX}{kind}"
     if not table.scans:
-        con.register(name, table.rows)
-        return
-    con.register(f"{name}_rows", table.rows)
+        return name, ""
     # By name: a file that was written before a column came has none of it.
     parts = [f'SELECT * FROM "{name}_rows"', *(scan.sql for scan in table.scans)]
     columns = ", ".join(f'"{column}"' for column in table.rows.column_names)
-    con.execute(
-        f'CREATE VIEW "{name}" AS SELECT {columns} FROM ({" UNION ALL BY NAME ".join(parts)})'
-    )
+    both = " UNION ALL BY NAME ".join(parts)
+    return f"{name}_rows", f'CREATE VIEW "{name}" AS SELECT {columns} FROM ({both})'
 
 
 def add_functions(con: duckdb.DuckDBPyConnection) -> None:
