@@ -168,6 +168,8 @@ COMMON = (
     _sender("kind", "sender_kind"),
     _column("occurred_at", _TIME, lambda event: _time(event.fields["occurred_at"])),
     _column("appended_at", _TIME, lambda event: _time(event.record.appended_at)),
+    _field("subject"),
+    _field("idempotency_key"),
 )
 
 KINDS: dict[str, tuple[Column, ...]] = {

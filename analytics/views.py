@@ -56,7 +56,7 @@ GROUP BY said.conversation_id
 VIEWS: dict[str, View] = {
     view.name: view
     for view in (
-        _of("events", ALL, "kind, payload::JSON AS payload"),
+        _of("events", ALL, "kind, payload::JSON AS payload, subject, idempotency_key"),
         _of(
             "turns",
             "Turn",

@@ -38,7 +38,7 @@ COMMON = (
     "sender sender_kind occurred_at appended_at schema_version "
 )
 OWN = {
-    "events": "kind payload",
+    "events": "kind payload subject idempotency_key",
     "turns": "turn_number recipients mentions tags intent content_class text parts traffic",
     "conversation_changes": "change participant participant_kind title metadata",
     "tool_calls": "action arguments source_call_id",
