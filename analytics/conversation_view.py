@@ -12,7 +12,14 @@ from madlog.topics import EventLog, LogEvent, TopicPartition, Vector
 from madlog.topics.catalog import CATALOG, partition_for
 from madlog.topics.log import OnDamage, log_damage
 
-__all__ = ("ConversationView", "NoConversation", "conversation_view", "latest_conversation")
+__all__ = (
+    "ConversationView",
+    "Entry",
+    "LeftOut",
+    "NoConversation",
+    "conversation_view",
+    "latest_conversation",
+)
 
 _TOPIC = "mad.conversations"
 _TOPICS = ("mad.conversations", "mad.decisions", "mad.llm", "mad.outcomes")
@@ -20,6 +27,40 @@ _TOPICS = ("mad.conversations", "mad.decisions", "mad.llm", "mad.outcomes")
 
 class NoConversation(MadlogError, LookupError):
     """The log holds no conversation of this name."""
+
+
+@dataclass(slots=True)
+class Entry:
+    """One thing said or done: a turn, a tool call with its result, or who came and went.
+
+    `number` counts the turns from 1, None where it is none. `result` is the call's, where it came;
+    a result whose call is not here stands for itself. `changes` are changes of membership that
+    follow each other.
+    """
+
+    event: LogEvent
+    number: int | None = None
+    result: LogEvent | None = None
+    changes: list[LogEvent] = field(default_factory=list)
+
+    @property
+    def event_ids(self) -> tuple[str, ...]:
+        """The events that it is made of."""
+        result = () if self.result is None else (self.result.event_id,)
+        return self.event.event_id, *result, *(change.event_id for change in self.changes[1:])
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """What a language model was not shown of what had been said and done before its call.
+
+    `before` is what its answer became, where that is known; `shown` counts what it was shown.
+    """
+
+    call: LogEvent
+    before: Entry | None
+    shown: int
+    entries: tuple[Entry, ...]
 
 
 @dataclass
@@ -39,23 +80,52 @@ class ConversationView:
         known = [cost for cost in known if cost is not None]
         return sum(known) if known else None
 
-    def lines(self) -> Iterator[tuple[str, str, str, LogEvent]]:
-        """Yield (turn number or "", who, what, event) of each thing said or done."""
+    def entries(self) -> list[Entry]:
+        """Return what was said and done, in order, each tool call with its result."""
+        made: list[Entry] = []
+        calls: dict[str, Entry] = {}
         number = 0
         for event in self.said:
-            fields = event.fields
-            who = fields["sender"]["name"]
-            if event.kind == "ConversationChanged":
-                yield "", who, f"{fields['change']} {fields['participant'] or ''}".rstrip(), event
-            elif event.kind == "Turn":
+            if event.kind == "Turn":
                 number += 1
-                who += "".join(f" → {name}" for name in fields["recipients"])
-                yield str(number), who, "".join(p["text"] or "" for p in fields["parts"]), event
+                made.append(Entry(event, number))
+            elif event.kind == "ConversationChanged":
+                if not made or not made[-1].changes:
+                    made.append(Entry(event))
+                made[-1].changes.append(event)
             elif event.kind == "ToolCall":
-                yield "", who, f"{fields['action']}({fields['arguments']})", event
+                made.append(Entry(event))
+                calls[event.event_id] = made[-1]
             elif event.kind == "ToolResult":
-                text = fields["result"] if fields["ok"] else fields["error"] or fields["result"]
-                yield "", who, f"{'=' if fields['ok'] else '✗'} {text}", event
+                of = calls.get(event.fields["call_id"] or "")
+                if of is None or of.result is not None:
+                    made.append(Entry(event))
+                else:
+                    of.result = event
+        return made
+
+    def left_out(self) -> Iterator[LeftOut]:
+        """Yield for each language model call that says what it was shown what it was not.
+
+        Only calls that something was kept from; what was said later cannot have been shown.
+        """
+        entries = self.entries()
+        place = {name: entry for entry in entries for name in entry.event_ids}
+        order = {event.event_id: number for number, event in enumerate(self.said)}
+        for call in self.calls:
+            shown = set(call.fields["messages"])
+            last = order.get(call.fields["seen"] or "")
+            if not shown or last is None:
+                continue
+            earlier = [
+                event
+                for event in self.said[: last + 1]
+                if event.kind != "ConversationChanged" and event.event_id not in shown
+            ]
+            kept = {id(place[event.event_id]): place[event.event_id] for event in earlier}
+            if kept:
+                before = place.get(call.fields["answer_id"] or "")
+                yield LeftOut(call, before, len(shown), tuple(kept.values()))
 
     def as_json(self) -> dict[str, Any]:
         """Return the whole view as one object."""

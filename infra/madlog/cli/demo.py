@@ -238,8 +238,9 @@ def _ask(show: _Show) -> None:
 
 
 def _see(show: _Show) -> None:
-    show.screen(3, "See: one conversation, who said what, and what it cost")
-    show.command("show", "latest")
+    """Screen 3: the newest conversation is the one that refunded twice, and the log says why."""
+    show.screen(3, "See: how it happened, what it cost, what the model had not been shown")
+    show.command("show", "latest", "--brief")
 
 
 def _prove(show: _Show) -> None:

@@ -10,6 +10,7 @@ from madlog.cli._context import (
     JsonOption,
     LogOption,
     State,
+    fail,
     print_object,
     run,
     state_of,
@@ -204,20 +205,30 @@ def _print_event(event: "LogEvent", readable: bool) -> None:
 def show(
     ctx: typer.Context,
     conversation: Annotated[str, typer.Argument(help="A conversation's id, or latest.")],
+    full: Annotated[bool, typer.Option("--full", help="Fold and cut nothing.")] = False,
+    brief: Annotated[bool, typer.Option("--brief", help="A line for each thing said.")] = False,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a conversation: the transcript with tool calls, decisions and costs.
 
-    Example: madlog show latest
+    In the margin: what settled it and how sure that was (? marks what would have been), and what
+    the language model cost. Below: what the model was not shown, where the log says so.
+
+    \b
+    Examples:
+      madlog show latest
+      madlog show order-4711 --brief
     """
     state = state_of(ctx, log, as_json)
-    run(_show(state, conversation))
+    if full and brief:
+        raise fail("--full shows all and --brief a line of each: leave one out", 2)
+    run(_show(state, conversation, full, brief))
 
 
-async def _show(state: State, conversation: str) -> None:
+async def _show(state: State, conversation: str, full: bool, brief: bool) -> None:
     from madlog.analytics.conversation_view import conversation_view
-    from madlog.cli._transcript import print_transcript
+    from madlog.cli._transcript import Fold, print_transcript
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
@@ -225,4 +236,4 @@ async def _show(state: State, conversation: str) -> None:
     if state.json:
         print_object(state, view.as_json())
     else:
-        print_transcript(view)
+        print_transcript(view, Fold.NONE if full else Fold.LINE if brief else Fold.SOME)

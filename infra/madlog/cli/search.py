@@ -18,6 +18,7 @@ from madlog.cli._context import (
     run,
     state_of,
 )
+from madlog.cli._times import iso, utc
 
 if TYPE_CHECKING:
     from madlog.analytics.search import Filters, Found, Hit
@@ -108,18 +109,7 @@ async def _search(
 
 
 def _row(hit: "Hit") -> dict[str, Any]:
-    return {**asdict(hit), "position": str(hit.position), "occurred_at": _time(hit.occurred_at)}
-
-
-def _time(us: int) -> str | None:
-    """Return a time as the SQL answers write it, None where Python has no such year."""
-    from datetime import UTC, datetime, timedelta
-
-    try:
-        moment = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=us)
-    except OverflowError:
-        return None
-    return moment.replace(tzinfo=None).isoformat() + "Z"
+    return {**asdict(hit), "position": str(hit.position), "occurred_at": iso(hit.occurred_at)}
 
 
 def _print(found: "Found") -> None:
@@ -135,9 +125,8 @@ def _print(found: "Found") -> None:
         head.append(f"  #{hit.turn_number}", style="not bold")
         said_to = f" → {', '.join(hit.recipients)}" if hit.recipients else ""
         head.append(f"  {hit.sender}{said_to}", style="not bold")
-        when = (_time(hit.occurred_at) or "")[:19].replace("T", " ")
         tags = "".join(f" #{tag}" for tag in hit.tags)
-        head.append(f"  {when}{tags}", style="not bold dim")
+        head.append(f"  {utc(hit.occurred_at)}{tags}", style="not bold dim")
         console.print(head, soft_wrap=True)
         words = _marked(hit.snippet, console.is_terminal)
         console.print(Padding(words, (0, 0, 0, 4), expand=False))
