@@ -47,7 +47,7 @@ def madlog(
         cwd=cwd,
         input=stdin or b"",
         capture_output=True,
-        timeout=100,
+        timeout=200,
         check=False,
         env={**os.environ, "COLUMNS": "120", **(env or {})},
     )

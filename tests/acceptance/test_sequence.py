@@ -12,6 +12,8 @@ from tests.acceptance.cli import Ran, madlog
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 RUNS = SHARED / "tau_bench_airline_gpt4o.jsonl.gz"
 RUNS_COUNT, TOOL_CALLS = 200, 1164
+# The first test of a place waits for its import and its worker.
+pytestmark = pytest.mark.timeout(300)
 
 
 class Place(NamedTuple):
@@ -215,6 +217,8 @@ def test_the_demo_shows_its_screens_and_loses_nothing(tmp_path: Path) -> None:
 
 def test_the_demo_is_the_same_each_time(tmp_path: Path) -> None:
     for _ in range(2):
-        assert madlog("demo", "--turns", "300", "--json", cwd=tmp_path).json["durable"]["lost"] == 0
+        ran = madlog("demo", "--turns", "300", "--json", cwd=tmp_path)
+        assert ran.code == 0, ran.err
+        assert ran.json["durable"]["lost"] == 0
     runs = [madlog("digest", "--log", f".madlog-demo/run-00{n}", cwd=tmp_path).out for n in (1, 2)]
     assert runs[0] == runs[1]

@@ -31,7 +31,8 @@ from madlog.schemas.framing import confluent_head, head_of, schema_id
 
 RELEASED = {kind: versions[-1] for kind, versions in released_schemas().items()}
 # Ids of every width: the high bytes must stand first.
-IDS = {kind: 1 << 3 * index | index for index, kind in enumerate(sorted(EVENT_KINDS))}
+WIDEST = len(EVENT_KINDS) - 1
+IDS = {kind: 1 << 30 * nth // WIDEST | nth for nth, kind in enumerate(sorted(EVENT_KINDS))}
 HEADS = {kind: confluent_head(number) for kind, number in IDS.items()}
 TURN = Turn(
     event_id=new_event_id(1_700_000_000_000_000, b"0123456789"),
