@@ -27,6 +27,7 @@ from madlog.cli import (
     search,
     status,
     topics,
+    tree,
     working,
 )
 from madlog.cli._context import JsonOption, LogOption, State, note
@@ -57,6 +58,7 @@ for module in (
     demo,
     topics,
     log,
+    tree,
     moving,
     working,
     outcomes,

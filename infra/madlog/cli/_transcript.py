@@ -1,10 +1,11 @@
 """A conversation on the screen: who, what, and in the margin which tier settled it and its cost."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any
+
+from madlog.analytics.tool_text import parsed, told
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -153,9 +154,9 @@ def _print_columns(
     table.add_column(justify="right", overflow=overflow, no_wrap=one_line, max_width=side)
     for entry in entries:
         number = "" if entry.number is None else str(entry.number)
-        told = margin.told(entry, " " if one_line else "\n")
+        beside = margin.told(entry, " " if one_line else "\n")
         who = _who(entry, colours, to=not one_line)
-        table.add_row(number, who, _what(entry, fold), told)
+        table.add_row(number, who, _what(entry, fold), beside)
     console.print(table)
 
 
@@ -172,8 +173,8 @@ def _print_stacked(
     for entry in entries:
         head = Text("" if entry.number is None else f"{entry.number} ", style="dim")
         head.append_text(_who(entry, colours, to=True))
-        told = Text(" ").join(margin.told(entry, "\n").split("\n"))
-        console.print(head.append("  ").append_text(told) if told.plain else head)
+        beside = Text(" ").join(margin.told(entry, "\n").split("\n"))
+        console.print(head.append("  ").append_text(beside) if beside.plain else head)
         what = _what(entry, fold)
         what.no_wrap, what.overflow = fold is Fold.LINE, "ellipsis"
         console.print(Padding(what, (0, 0, 0, 2), expand=False))
@@ -202,9 +203,9 @@ def _what(entry: "Entry", fold: Fold) -> "Text":
         return Text(_folded("".join(p["text"] or "" for p in event.fields["parts"]), fold))
     if event.kind == "ToolResult":
         return _result(event, None, fold)
-    given = _json(event.fields["arguments"])
+    given = parsed(event.fields["arguments"])
     made = Text(event.fields["action"], style="bold")
-    made.append(f"({_fields(event.fields['arguments'], given, fold)})", style="not bold")
+    made.append(f"({_fields(event.fields['arguments'], fold)})", style="not bold")
     if entry.result is None:
         return made.append("  no result", style="not bold dim")
     made.append(" " if fold is Fold.LINE else "\n")
@@ -217,34 +218,17 @@ def _result(event: "LogEvent", given: Any, fold: Fold) -> "Text":
 
     fields = event.fields
     text = (fields["result"] if fields["ok"] else fields["error"] or fields["result"]) or ""
-    answer = _json(text)
+    answer = parsed(text)
     if fold is not Fold.NONE and isinstance(answer, dict) and isinstance(given, dict):
         fresh = {name: one for name, one in answer.items() if (name, one) not in given.items()}
         answer = fresh or answer
     sign, style = ("=", "not bold dim") if fields["ok"] else ("✗", "not bold red")
-    return Text(f"{sign} {_fields(text, answer, fold)}", style=style)
+    return Text(f"{sign} {_fields(text, fold, answer)}", style=style)
 
 
-def _json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _fields(text: str, given: Any, fold: Fold) -> str:
+def _fields(text: str, fold: Fold, value: Any = None) -> str:
     """Return what a tool takes or gives as names and values, cut where it is long."""
-    if isinstance(given, dict):
-        text = ", ".join(f"{name}={_value(value)}" for name, value in given.items())
-    if fold is not Fold.NONE:
-        text = " ".join(text.split())
-        if len(text) > _ARGUMENTS_MAX:
-            text = f"{text[:_ARGUMENTS_MAX]} … {len(text) - _ARGUMENTS_MAX:,} characters more"
-    return text
-
-
-def _value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return told(text, None if fold is Fold.NONE else _ARGUMENTS_MAX, value=value)
 
 
 def _changes(events: "list[LogEvent]") -> str:
@@ -297,8 +281,7 @@ def _named(entry: "Entry") -> str:
     if entry.number is not None:
         return f"#{entry.number}"
     fields = entry.event.fields
-    arguments = fields.get("arguments") or ""
-    return f"{fields.get('action')}({_fields(arguments, _json(arguments), Fold.LINE)})"
+    return f"{fields.get('action')}({_fields(fields.get('arguments') or '', Fold.LINE)})"
 
 
 def _kept(one: "LeftOut") -> str:
@@ -310,11 +293,11 @@ def _kept(one: "LeftOut") -> str:
             runs[-1].append(number)
         else:
             runs.append([number])
-    told = [f"#{run[0]}" if len(run) == 1 else f"#{run[0]} to #{run[-1]}" for run in runs]
+    named = [f"#{run[0]}" if len(run) == 1 else f"#{run[0]} to #{run[-1]}" for run in runs]
     for entry in one.entries:
         if entry.number is None:
-            told.append(_what(entry, Fold.LINE).plain)
-    return "; ".join(told)
+            named.append(_what(entry, Fold.LINE).plain)
+    return "; ".join(named)
 
 
 def _print_foot(console: "Console", view: "ConversationView") -> None:
@@ -335,8 +318,8 @@ def _print_foot(console: "Console", view: "ConversationView") -> None:
     if ended:
         console.print(f"outcome: {'; '.join(ended)}")
     if judged:
-        told = ", ".join(f"{count} {result}" for result, count in judged.most_common())
-        console.print(f"decisions judged: {told}")
+        counted = ", ".join(f"{count} {result}" for result, count in judged.most_common())
+        console.print(f"decisions judged: {counted}")
     console.print(_costs(view))
 
 
