@@ -285,24 +285,26 @@ async def measure(
             place = folder / names[0]
             place.mkdir()
             for name, ours, base in await function(place, rounds):
-                ratios = [a / b for a, b in zip(ours, base, strict=True)]
-                ratio = statistics.median(ratios)
-                rows.append(
-                    {
-                        "what": _WHAT[name],
-                        "ours": round(statistics.median(ours)),
-                        "baseline": round(statistics.median(base)),
-                        "unit": "/s",
-                        "ratio": round(ratio, 3),
-                        "spread": f"{min(ratios):.2f}–{max(ratios):.2f}",
-                        "reach": f"≥ {_REACH[name]}",
-                        "met": ratio >= _REACH[name],
-                    }
-                )
+                rows.append(_row(name, ours, base))
         if "memory" in wanted:
             await _fill(str(folder / "memory"), 1_000_000)
             rows += await asyncio.to_thread(_memory, folder, 1_000_000)
     return rows
+
+
+def _row(name: str, ours: list[float], base: list[float]) -> dict[str, Any]:
+    ratios = [a / b for a, b in zip(ours, base, strict=True)]
+    ratio = statistics.median(ratios)
+    return {
+        "what": _WHAT[name],
+        "ours": round(statistics.median(ours)),
+        "baseline": round(statistics.median(base)),
+        "unit": "/s",
+        "ratio": round(ratio, 3),
+        "spread": f"{min(ratios):.2f}–{max(ratios):.2f}",
+        "reach": f"≥ {_REACH[name]}",
+        "met": ratio >= _REACH[name],
+    }
 
 
 if __name__ == "__main__":

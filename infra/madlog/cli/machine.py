@@ -182,16 +182,8 @@ def bench(
     """
     state = state_of(ctx, None, as_json)
     module = _benchmarks()
-    for name in set(names or ()) - set(module.NAMES):
-        raise fail(f"there is no benchmark {name[:60]!r}: {', '.join(module.NAMES)}", 2)
     routing = set(names or ()) & set(module.ROUTING)
-    if not routing and (data is not None or seeds is not None):
-        raise fail("--data and --seeds are for the routing ones: madlog bench routing", 2)
-    if plot is not None and module.MONTH not in (names or ()):
-        raise fail("--plot is for the month: madlog bench month --plot month.svg", 2)
-    if turns is not None and module.SEARCH not in (names or ()):
-        raise fail("--turns is for search: madlog bench search --turns 1000000", 2)
-    wrong = None if data is None else module.wrong_folder(data)
+    wrong = _wrong_use(module, names or [], data, seeds, plot, turns)
     if wrong is not None:
         raise fail(wrong, 2)
     rows = run(module.measure(rounds, names, data or module.DATA, seeds or 5, plot, turns))
@@ -203,6 +195,26 @@ def bench(
     if {*routing, module.MONTH}.issuperset(names or (None,)):
         columns.remove("ratio")  # what a plain loop has, not a data set
     print_rows(state, rows, columns)
+
+
+def _wrong_use(
+    module: Any,
+    names: list[str],
+    data: Path | None,
+    seeds: int | None,
+    plot: Path | None,
+    turns: int | None,
+) -> str | None:
+    """Return what is wrong with what was asked for, None where nothing is."""
+    for name in set(names) - set(module.NAMES):
+        return f"there is no benchmark {name[:60]!r}: {', '.join(module.NAMES)}"
+    if not set(names) & set(module.ROUTING) and (data is not None or seeds is not None):
+        return "--data and --seeds are for the routing ones: madlog bench routing"
+    if plot is not None and module.MONTH not in names:
+        return "--plot is for the month: madlog bench month --plot month.svg"
+    if turns is not None and module.SEARCH not in names:
+        return "--turns is for search: madlog bench search --turns 1000000"
+    return None if data is None else str(module.wrong_folder(data) or "") or None
 
 
 def _benchmarks() -> Any:
