@@ -63,6 +63,12 @@ class Settings(BaseModel):
     imperator_timeout_s: float = Field(
         default=120.0, gt=0, description="a language model that takes longer is asked again"
     )
+    evidence_key: str | None = Field(
+        default=None, description="the file of the signing key, better on another disk than the log"
+    )
+    evidence_interval_s: float = Field(
+        default=60.0, ge=1, description="how often a worker signs what was appended since"
+    )
     outcome_rules: str = Field(
         default="", description="rules for outcomes: a,b those only, -a all but a, empty all"
     )

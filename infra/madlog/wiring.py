@@ -31,11 +31,14 @@ if TYPE_CHECKING:
     from madlog.processors.registry_file import RegistryFile
     from madlog.processors.router import Decides
     from madlog.topics.blobs import BlobStore
+    from madlog.topics.evidence import Keeper
     from madlog.topics.framing import SchemaRegistry
 
 __all__ = (
     "LEARNING",
     "WrongUrl",
+    "evidence_file",
+    "evidence_key_file",
     "faust_cluster",
     "folder_beside",
     "is_kafka",
@@ -47,6 +50,7 @@ __all__ = (
     "open_escalations",
     "open_event_log",
     "open_faust",
+    "open_keeper",
     "open_learning",
     "open_log",
     "open_registry",
@@ -57,8 +61,8 @@ __all__ = (
     "with_prefix",
 )
 
-# What `--only` may name beside the processors: see open_learning.
-LEARNING = ("outcomes", "retrospect", "learn", "rollout")
+# What `--only` may name beside the processors: see open_learning, open_keeper.
+LEARNING = ("outcomes", "retrospect", "learn", "rollout", "evidence")
 
 
 class WrongUrl(MadlogError, ValueError):
@@ -349,6 +353,42 @@ def open_learning(
         retrospection,
         rollout if rollout.learns or rollout.rolls_out else None,
     )
+
+
+def evidence_file(url: str, settings: Settings | None = None) -> Path:
+    """Return where the hashes of a log's records are kept: beside it."""
+    return folder_beside(url, settings) / "evidence.sqlite"
+
+
+def evidence_key_file(url: str, settings: Settings | None = None) -> Path:
+    """Return where a log's signing key is: what `evidence_key` names, else beside the log."""
+    if settings is not None and settings.evidence_key is not None:
+        return Path(settings.evidence_key)
+    return folder_beside(url, settings) / "evidence.key"
+
+
+@asynccontextmanager
+async def open_keeper(
+    log: EventLog,
+    url: str,
+    settings: Settings | None = None,
+    only: tuple[str, ...] | None = None,
+) -> AsyncIterator["Keeper | None"]:
+    """Give what hashes and signs a log's records, None where it has no key or is not wanted.
+
+    Raises BadKey, HashesDamaged.
+    """
+    key_file = evidence_key_file(url, settings)
+    if not key_file.exists() or (only is not None and "evidence" not in only):
+        yield None
+        return
+    from madlog.topics.evidence import Keeper, Tiles, read_key
+
+    key = read_key(key_file)
+    file = evidence_file(url, settings)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with Tiles(file) as tiles:
+        yield Keeper(log, tiles, key)
 
 
 def wanted_topics(settings: Settings | None = None) -> list[Topic]:

@@ -15,6 +15,7 @@ from madlog.cli import (
     ask,
     control,
     demo,
+    evidence,
     integrity,
     log,
     machine,
@@ -71,6 +72,7 @@ for module in (
     status,
     replay,
     integrity,
+    evidence,
     machine,
 ):
     module.register(app)

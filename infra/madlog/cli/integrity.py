@@ -1,6 +1,7 @@
 """check, digest: what proves that the log is whole, and the same as another."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +18,11 @@ from madlog.cli._context import (
     state_of,
 )
 
+if TYPE_CHECKING:
+    from madlog.topics import Damage, EventLog
+    from madlog.topics.evidence import Finding, Published, Verdict, VerifierKey
+    from madlog.topics.log import Checkable
+
 __all__ = ("register",)
 
 
@@ -26,57 +32,182 @@ def register(app: typer.Typer) -> None:
     app.command("digest", short_help="a digest per topic, equal where events are equal")(digest)
 
 
-def check(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
-    """Look at every record for damage; exit code 1 and its positions when there is any.
+def check(
+    ctx: typer.Context,
+    against: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--against", metavar="FILE", help="Checkpoints kept elsewhere: madlog evidence publish."
+        ),
+    ] = None,
+    keys: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            metavar="NAME+HASH+KEY",
+            help="A verifier key that you trust (the log's own by default).",
+        ),
+    ] = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Look at every record for damage and tampering; exit code 1 and where when there is any.
 
-    Example: madlog check
+    Damage is found by checksums and chains. What was altered, put in, deleted, moved or cut off,
+    checksums made right again, is found by the log's evidence: madlog evidence. An older copy of
+    the whole log is found by checkpoints that were kept elsewhere.
+
+    \b
+    Examples:
+      madlog check
+      madlog check --against /mnt/elsewhere/checkpoints.txt
     """
     state = state_of(ctx, log, as_json)
-    if run(_check(state)):
+    if run(_check(state, against or [], keys or [])):
         raise typer.Exit(1)
 
 
-async def _check(state: State) -> int:
-    from madlog.topics import Damage
+async def _check(state: State, against: list[Path], keys: list[str]) -> int:
     from madlog.topics.log import Checkable
     from madlog.wiring import opened
 
-    found: list[Damage] = []
-    looked = 0
     async with opened(state.url, state.settings, create=False) as log:
         if not isinstance(log.log, Checkable):
             raise fail("this log's backend checks its own files", 2)
-        backend = log.log
-        with progress_bar("checking records") as show:
+        # Bad keys and files first: who named them does not wait for the rest.
+        trusted, published = _trusted(state, keys, against)
+        found, looked = await _damages(log, log.log)
+        verdict = await _evidence(state, log, trusted, published)
+    known = {(damage.topic, damage.partition, damage.offset) for damage in found}
+    differs = [
+        finding
+        for finding in (verdict.findings if verdict else ())
+        if (finding.damage.topic, finding.damage.partition, finding.damage.offset) not in known
+    ]
+    if state.json:
+        _print_json(state, found, looked, verdict, differs)
+    else:
+        _print(found, looked, verdict, differs)
+    return len(found) + len(differs)
 
-            def counted(done: int) -> None:
-                nonlocal looked
-                looked = done
-                show(done)
 
-            found += [damage async for damage in backend.check(counted)]
-        undecodable: list[Damage] = []
-        async for _ in log.read_topics(
-            [name for name in await log.log.topics() if not name.startswith("mad.state.")],
-            on_damage=undecodable.append,
-        ):
-            pass
+def _trusted(
+    state: State, keys: list[str], against: list[Path]
+) -> "tuple[list[VerifierKey], list[Published]]":
+    """Return the keys to check signatures with, and what was published under them."""
+    from madlog.topics.evidence import VerifierKey, read_key, read_published
+    from madlog.wiring import evidence_key_file
+
+    trusted = [VerifierKey.parse(one) for one in keys]
+    if not trusted:
+        own = read_key(evidence_key_file(state.url, state.settings))
+        trusted = [] if own is None else [own.verifier]
+    if against and not trusted:
+        raise fail(
+            "there is no key to check the signatures of these checkpoints with: name the one that "
+            "`madlog evidence key` showed, with --key",
+            2,
+        )
+    return trusted, [one for file in against for one in read_published(file, trusted)]
+
+
+async def _damages(log: "EventLog", backend: "Checkable") -> "tuple[list[Damage], int]":
+    """Return what the backend finds damaged and what cannot be decoded, and the records seen."""
+    looked = 0
+    with progress_bar("checking records") as show:
+
+        def counted(done: int) -> None:
+            nonlocal looked
+            looked = done
+            show(done)
+
+        found = [damage async for damage in backend.check(counted)]
+    undecodable: list[Damage] = []
+    async for _ in log.read_topics(
+        [name for name in await log.log.topics() if not name.startswith("mad.state.")],
+        on_damage=undecodable.append,
+    ):
+        pass
     known = {(damage.topic, damage.partition, damage.offset) for damage in found}
     found += [
         damage
         for damage in undecodable
         if (damage.topic, damage.partition, damage.offset) not in known
     ]
-    if state.json:
-        rows = [{**damage._asdict(), "position": _place(damage)} for damage in found]
-        print_object(state, {"ok": not found, "records": looked, "damage": rows})
+    return found, looked
+
+
+async def _evidence(
+    state: State,
+    log: "EventLog",
+    trusted: "list[VerifierKey]",
+    published: "list[Published]",
+) -> "Verdict | None":
+    """Hold the log against its evidence; None where there is none."""
+    from contextlib import ExitStack
+
+    from madlog.topics.evidence import HashesDamaged, Tiles, check_evidence
+    from madlog.wiring import evidence_file
+
+    file = evidence_file(state.url, state.settings)
+    with ExitStack() as stack, progress_bar("comparing with the evidence") as show:
+        tiles = None
+        try:
+            if file.exists():
+                tiles = stack.enter_context(Tiles(file, read_only=True))
+        except HashesDamaged as error:
+            note(f"madlog: {error}")
+        verdict = await check_evidence(log, tiles, trusted, published, show)
+    return verdict if verdict.trees or verdict.findings else None
+
+
+def _print_json(
+    state: State,
+    found: "list[Damage]",
+    looked: int,
+    verdict: "Verdict | None",
+    differs: "list[Finding]",
+) -> None:
+    evidence = None
+    if verdict is not None:
+        evidence = {
+            "trees": verdict.trees,
+            "records": verdict.records,
+            "checkpoints": verdict.checkpoints,
+            "findings": [
+                {"kind": one.kind, **one.damage._asdict(), "position": _place(one.damage)}
+                for one in differs
+            ],
+            "notes": verdict.notes,
+        }
+    rows = [{**damage._asdict(), "position": _place(damage)} for damage in found]
+    ok = not found and not differs
+    answer = {"ok": ok, "records": looked, "damage": rows, "evidence": evidence}
+    print_object(state, answer)
+
+
+def _print(
+    found: "list[Damage]",
+    looked: int,
+    verdict: "Verdict | None",
+    differs: "list[Finding]",
+) -> None:
+    for damage in found:
+        print(f"damaged: {damage}")
+    for finding in differs:
+        print(finding)
+    print(f"{looked} records looked at, {len(found)} damaged places found")
+    if verdict is None:
+        note("no evidence was kept that shows tampering: madlog evidence key begins it")
     else:
-        for damage in found:
-            print(f"damaged: {damage}")
-        print(f"{looked} records looked at, {len(found)} damaged places found")
-    if found:
+        for sentence in verdict.notes:
+            note(f"madlog: {sentence}")
+        print(
+            f"{verdict.records} records compared with {verdict.trees} trees and "
+            f"{verdict.checkpoints} signed checkpoints, {len(differs)} differences found"
+        )
+    if found or differs:
         note("restore the named ranges from a backup, or go on: everything else can be read")
-    return len(found)
 
 
 def _place(damage: Any) -> str | None:

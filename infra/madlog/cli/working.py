@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from madlog.processors.learning import Learning
     from madlog.processors.router import Decides
     from madlog.topics import EventLog, Vector
+    from madlog.topics.evidence import Keeper
 
 __all__ = ("register",)
 
@@ -106,6 +107,7 @@ async def _worker(
         faust_cluster,
         folder_beside,
         open_faust,
+        open_keeper,
         open_learning,
         open_worker,
         opened,
@@ -116,11 +118,15 @@ async def _worker(
     if which is not Retrospect.NONE:
         decides = "all" if which is Retrospect.ALL else "imported"
     cluster = faust_cluster(state.url, state.settings) if by is EngineName.FAUST else None
-    async with opened(state.url, state.settings, create=False) as log:
+    async with (
+        opened(state.url, state.settings, create=False) as log,
+        open_keeper(log, state.url, state.settings, names) as keeper,
+    ):
         if cluster is not None:
             engine = open_faust(log, cluster, state.settings, names)
         else:
             engine = open_worker(log, state.settings, names)
+        evidence = _Evidence(keeper, state.settings.evidence_interval_s)
         learning = open_learning(log, state.url, state.settings, names, decides)
         with progress_bar("events processed") as show:
             working = engine.run(
@@ -128,11 +134,14 @@ async def _worker(
                 progress=lambda now: show(now.events),
                 recovering=_sparse_note(),
             )
-            report = await (working if until_idle else _beside(working, learning, Timers(log)))
+            if not until_idle:
+                working = _beside(working, learning, Timers(log), evidence)
+            report = await working
         with progress_bar("outcomes and decisions in retrospect") as show:
             await learning.run(show)
         # The live projections, which `replay rebuild` holds against a fold from zero.
         await refresh(log, folder_beside(state.url, state.settings) / "projections")
+        await evidence.run()
     print_object(
         state,
         {
@@ -145,10 +154,30 @@ async def _worker(
     )
 
 
+class _Evidence:
+    """Signs what was appended, where the log has a key; says once what cannot be signed."""
+
+    def __init__(self, keeper: "Keeper | None", interval_s: float) -> None:
+        self.keeper = keeper
+        self.interval_s = interval_s
+        self._said: set[str] = set()
+
+    async def run(self) -> None:
+        if self.keeper is None:
+            return
+        for sentence in (await self.keeper.run()).broken:
+            if sentence not in self._said:
+                self._said.add(sentence)
+                note(f"madlog: {sentence}")
+
+
 async def _beside(
-    working: "Coroutine[Any, Any, Report]", learning: "Learning", timers: "Timers"
+    working: "Coroutine[Any, Any, Report]",
+    learning: "Learning",
+    timers: "Timers",
+    evidence: _Evidence,
 ) -> "Report":
-    """Work; learn once in a while meanwhile, and say when times are up."""
+    """Work; learn and sign once in a while meanwhile, and say when times are up."""
     import asyncio
 
     async def learn() -> None:
@@ -161,9 +190,14 @@ async def _beside(
             await timers.run()
             await asyncio.sleep(_LOOK_AT_TIMES_S)
 
+    async def sign() -> None:
+        while True:
+            await evidence.run()
+            await asyncio.sleep(evidence.interval_s)
+
     # The first that ends, ends all: the engine because it was told to, the others by their error.
     engine = asyncio.ensure_future(working)
-    others = [asyncio.ensure_future(learn()), asyncio.ensure_future(look_at_times())]
+    others = [asyncio.ensure_future(one()) for one in (learn, look_at_times, sign)]
     tasks: list[asyncio.Future[Any]] = [engine, *others]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
