@@ -15,6 +15,7 @@ from typing import Annotated, Any
 import typer
 
 from madlog.cli._context import JsonOption, LogOption, State, note, print_object, run, state_of
+from madlog.cli._damage import flip_one_byte
 
 __all__ = ("register",)
 
@@ -255,7 +256,7 @@ def _prove(show: _Show) -> None:
         return
     copy = show.log + "-damaged"
     show.command("backup", copy, lines_max=1)
-    place = _flip_one_byte(Path(copy))
+    place = run(flip_one_byte(Path(copy), show.state.settings))
     show.say(f"# one byte flipped at byte {place:,} of the copy's file")
     out = show.command("check", log=copy, code=1, lines_max=4)
     show.facts["damage"] = out.splitlines()[0] if out else ""
@@ -286,17 +287,6 @@ def _told_tiers(out: str) -> list[str]:
             f"{row['promised_error']:.0%} wrong, delivered {error:.1%} ({low:.1%} to {high:.1%})"
         )
     return said
-
-
-def _flip_one_byte(copy: Path) -> int:
-    """Flip one byte of a customer's words in a log's file; returns where."""
-    path = copy / "log.sqlite"
-    data = path.read_bytes()
-    place = data.index(b"refund", len(data) // 2)
-    with path.open("r+b") as file:
-        file.seek(place)
-        file.write(bytes([data[place] ^ 1]))
-    return place
 
 
 def _now_yours(show: _Show) -> None:
