@@ -2,16 +2,26 @@
 
 import json
 import math
+import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import pyarrow as pa
 
 from madlog.schemas import Event
 from madlog.topics import LogEvent
 
-__all__ = ("ALL", "COMMON", "ENVELOPE", "KINDS", "Column", "payload_of", "schema_of")
+__all__ = (
+    "ALL",
+    "COMMON",
+    "ENVELOPE",
+    "KINDS",
+    "Column",
+    "field_column",
+    "payload_of",
+    "schema_of",
+)
 
 # The table that holds events of every kind.
 ALL = "Event"
@@ -56,7 +66,7 @@ def _field(name: str, type_: Any = _STRING, column: str | None = None) -> Column
     if type_ == pa.float64():  # JSON has no number for what is not finite
         json = f'CASE WHEN isfinite("{shown}") THEN {json} END'
     if type_ == pa.binary():
-        return Column(shown, type_, lambda events: [e.fields.get(name) for e in events])
+        return Column(shown, type_, lambda events: [e.fields.get(name) for e in events], name)
     return Column(shown, type_, lambda events: [e.fields.get(name) for e in events], name, json)
 
 
@@ -74,6 +84,28 @@ def _json_field(name: str) -> Column:
     return Column(
         name, _STRING, lambda events: [_json(e.fields.get(name)) for e in events], name, f'"{name}"'
     )
+
+
+def field_column(name: str, annotation: Any) -> Column:
+    """Return the column of a field of this type; JSON text where no simple type stands for it."""
+    kinds = {get_origin(kind) or kind for kind in _branches(annotation)} - {type(None)}
+    if kinds == {tuple} and str in _branches(get_args(annotation)[0]):
+        return _list(name)
+    simple = kinds.pop() if len(kinds) == 1 else None
+    return _field(name, _SIMPLE[simple]) if simple in _SIMPLE else _json_field(name)
+
+
+def _branches(annotation: Any) -> list[Any]:
+    """Return the types that an annotation allows, a literal as the type of its values."""
+    origin, args = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        return _branches(args[0])
+    if origin in (Union, types.UnionType):
+        return [branch for arg in args for branch in _branches(arg)]
+    return [type(arg) for arg in args] if origin is Literal else [annotation]
+
+
+_SIMPLE = {str: _STRING, int: pa.int64(), float: pa.float64(), bool: pa.bool_()}
 
 
 def _sender(name: str, column: str) -> Column:

@@ -28,19 +28,24 @@ _BYTES = 32 << 20
 class Scan:
     """Parquet files of equal columns, and the SELECT list that makes a table's columns of them.
 
-    Rows at or past `offset_end` are not part of the table, where one is given.
+    Rows at or past `offset_end` are not part of the table, where one is given. `absent` stands for
+    columns that the files do not have.
     """
 
     paths: tuple[str, ...]
     select: str
     offset_end: int | None = None
+    absent: str = ""
 
     @property
     def sql(self) -> str:
         """The scan as a SELECT."""
         paths = ", ".join("'" + path.replace("'", "''") + "'" for path in self.paths)
         bound = "" if self.offset_end is None else f' WHERE "offset" < {self.offset_end}'
-        return f"SELECT {self.select} FROM read_parquet([{paths}]){bound}"
+        rows = f"read_parquet([{paths}])"
+        if self.absent:
+            rows = f"(SELECT *{self.absent} FROM {rows})"
+        return f"SELECT {self.select} FROM {rows}{bound}"
 
 
 @dataclass(frozen=True, slots=True)

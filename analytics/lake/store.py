@@ -1,0 +1,218 @@
+"""The files of a lake: a folder, or any fsspec URL; each is written once, whole or not at all."""
+
+import hashlib
+import json
+import posixpath
+import uuid
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import fsspec
+
+from madlog.analytics.errors import LakeDamaged, LakeUnavailable
+from madlog.analytics.lake.layout import FORM
+from madlog.analytics.lake.manifest import File
+from madlog.topics.clock import system_random
+
+__all__ = ("LakeStore", "Stored", "footer_hash")
+
+MARK = "madlog-lake.json"
+_PARTIAL = ".partial"
+_MAGIC = b"PAR1"
+# The length of the footer, and the magic.
+_TAIL = 8
+
+
+class Stored(NamedTuple):
+    """A file that is there: its path below the root, bytes, and when it was written, in µs."""
+
+    path: str
+    size: int
+    modified_at: int
+
+
+class LakeStore:
+    """The files of one lake; raises LakeUnavailable where they cannot be reached."""
+
+    def __init__(self, url: str, random: Callable[[int], bytes] = system_random) -> None:
+        self.url = url
+        self._random = random
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(url)
+        except (ValueError, ImportError) as error:
+            raise LakeUnavailable(
+                f"{url[:200]!r} is not where a lake can be ({error}): name a folder or an fsspec "
+                "URL in MADLOG_LAKE"
+            ) from error
+        self._local = "file" in _protocols(self._files)
+        self._looked_at: set[str] = set()
+
+    @property
+    def filesystem(self) -> Any:
+        """What opens the lake's files for DuckDB, None where they are this machine's."""
+        return None if self._local else self._files
+
+    def place(self, path: str) -> str:
+        """Return where a file is, as DuckDB opens it."""
+        whole = posixpath.join(self._root, path)
+        return whole if self._local else str(self._files.unstrip_protocol(whole))
+
+    def lake_id(self) -> str | None:
+        """Return the id that this lake was given when it was made, None where there is none."""
+        try:
+            mark = json.loads(self._files.cat_file(posixpath.join(self._root, MARK)))
+            form, lake = int(mark["form"]), str(mark["lake"])
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise LakeDamaged(
+                f"{MARK} in {self.url} is not what marks a lake: copy it again from a backup"
+            ) from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+        if form > FORM:
+            raise LakeUnavailable(
+                f"the lake {self.url} has form {form}, made by a newer madlog, and this one knows "
+                f"form {FORM}: upgrade madlog"
+            )
+        return lake
+
+    def mark(self, lake: str) -> None:
+        """Make a lake of this id here."""
+        self.write(MARK, json.dumps({"form": FORM, "lake": lake}).encode())
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write a file: a name of its own first, made durable, then its name."""
+        target = posixpath.join(self._root, path)
+        partial = f"{target}.{uuid.UUID(bytes=self._random(16)).hex}{_PARTIAL}"
+        try:
+            self._files.makedirs(posixpath.dirname(target), exist_ok=True)
+            self._put(partial, content)
+            self._sync(partial)
+            self._rename(partial, target)
+            self._sync(target)
+        except OSError as error:
+            try:
+                if self._files.exists(partial):
+                    self._files.rm(partial)
+            except OSError:
+                pass  # a later sweep finds it
+            raise LakeUnavailable(
+                f"{path} cannot be written to the lake {self.url} ({error.strerror or error}): "
+                "nothing of it counts, and the log is as it was; make room, then try again"
+            ) from error
+
+    def _put(self, path: str, content: bytes) -> None:
+        with self._files.open(path, "wb") as file:
+            file.write(content)
+
+    def _rename(self, partial: str, target: str) -> None:
+        if self._local:
+            import os
+
+            os.replace(partial, target)  # one step, also over a file of that name
+        else:
+            self._files.mv(partial, target)
+
+    def _sync(self, path: str) -> None:
+        """Make a local file and its name durable; object stores are so when they answer."""
+        if not self._local:
+            return
+        import os
+
+        for name in (Path(path), Path(path).parent):
+            handle = os.open(name, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+    def read(self, file: File) -> bytes:
+        """Return a file whose every byte is the manifest's; raises LakeDamaged."""
+        self.look_at(file)
+        try:
+            content = bytes(self._files.cat_file(posixpath.join(self._root, file.path)))
+        except OSError as error:
+            raise self._unreachable(error) from error
+        if hashlib.sha256(content).hexdigest() != file.sha256:
+            raise self._damaged(file, "its bytes are not those that were archived")
+        return content
+
+    def look_at(self, file: File) -> None:
+        """See that a file is there and ends as the manifest says; raises LakeDamaged."""
+        if file.path in self._looked_at:
+            return
+        path = posixpath.join(self._root, file.path)
+        try:
+            size = int(self._files.size(path))
+            if size != file.size:
+                raise self._damaged(file, f"it has {size:,} bytes and is to have {file.size:,}")
+            tail = self._files.cat_file(path, start=max(0, size - _TAIL))
+            length = int.from_bytes(tail[:4], "little")
+            if tail[4:] != _MAGIC or length + _TAIL > size:
+                raise self._damaged(file, "it does not end as a Parquet file does")
+            footer = self._files.cat_file(path, start=size - _TAIL - length)
+        except FileNotFoundError as error:
+            raise self._damaged(file, "it is not there") from error
+        except OSError as error:
+            raise self._unreachable(error) from error
+        if hashlib.sha256(footer).hexdigest() != file.footer_sha256:
+            raise self._damaged(file, "it is another file than was archived under this name")
+        self._looked_at.add(file.path)
+
+    def open(self, path: str) -> Any:
+        """Open a file for reading."""
+        return self._files.open(posixpath.join(self._root, path), "rb")
+
+    def listed(self) -> Iterator[Stored]:
+        """Yield all files of the lake but its mark, those that are being written too."""
+        root = self._root.rstrip("/") + "/"
+        try:
+            found = self._files.find(self._root, detail=True)
+        except FileNotFoundError:
+            return
+        for name, facts in sorted(found.items()):
+            path = name[len(root) :] if name.startswith(root) else name.lstrip("/")
+            if path != MARK and (path.endswith(".parquet") or path.endswith(_PARTIAL)):
+                try:
+                    yield Stored(path, int(facts["size"]), _micros(self._files.modified(name)))
+                except FileNotFoundError:
+                    continue  # another has swept it, or given it its name
+
+    def remove(self, path: str) -> None:
+        """Remove a file; nothing happens where it is gone."""
+        try:
+            self._files.rm_file(posixpath.join(self._root, path))
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._unreachable(error) from error
+
+    def _damaged(self, file: File, what: str) -> LakeDamaged:
+        return LakeDamaged(
+            f"the lake's file {file.path} in {self.url}: {what}; put it back from a backup, or "
+            "archive its range again from the log with `madlog lake repair`"
+        )
+
+    def _unreachable(self, error: OSError) -> LakeUnavailable:
+        return LakeUnavailable(
+            f"the lake {self.url} cannot be read ({error.strerror or error}): check its disk and "
+            "permissions, or name where it is now in MADLOG_LAKE"
+        )
+
+
+def footer_hash(content: bytes) -> str:
+    """Return the SHA-256 of a Parquet file's end: its footer, the footer's length, the magic."""
+    length = int.from_bytes(content[-_TAIL:-4], "little")
+    return hashlib.sha256(content[-_TAIL - length :]).hexdigest()
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    names = files.protocol
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def _micros(moment: datetime) -> int:
+    return int(moment.timestamp() * 1_000_000)
