@@ -3,12 +3,15 @@
 MadlogError (madlog.schemas)
 └── AnalyticsError
     ├── BadSql (ValueError)              not one SELECT, or DuckDB cannot run it
-    ├── SqlLimit                         exit code 3: the query needs more memory than it may have
+    │   └── SqlRefused                   SQL of others asks for what it may not have
+    ├── SqlLimit                         exit code 3: the query needs more than it may have
     ├── UnknownQuestion (LookupError)    no named question of this name
     ├── BadParameter (ValueError)        a question's parameter is unknown, missing, of another type
     ├── BadTime (ValueError)             not a time in ISO 8601
     ├── BadSearch (ValueError)           no word to look for, or not readable
     ├── IndexUnavailable (OSError)       exit code 3: the search index cannot be read or written
+    ├── LakeUnavailable                  exit code 3: the lake cannot be reached, or is newer
+    │   └── LakeDamaged                  exit code 3: a file is missing, or not what was archived
     └── CannotWrite (ValueError)         the result does not fit the file format
 """
 
@@ -24,7 +27,10 @@ __all__ = (
     "BadTime",
     "CannotWrite",
     "IndexUnavailable",
+    "LakeDamaged",
+    "LakeUnavailable",
     "SqlLimit",
+    "SqlRefused",
     "UnknownQuestion",
 )
 
@@ -35,6 +41,10 @@ class AnalyticsError(MadlogError):
 
 class BadSql(AnalyticsError, ValueError):
     """The text is not one SELECT that can be run: correct it and ask again."""
+
+
+class SqlRefused(BadSql):
+    """The query asks for what SQL of others may not have: only the views can be read."""
 
 
 class SqlLimit(AnalyticsError):
@@ -67,3 +77,13 @@ class IndexUnavailable(AnalyticsError, OSError):
 
 class CannotWrite(AnalyticsError, ValueError):
     """The result holds a type that this file format cannot: cast the column to VARCHAR."""
+
+
+class LakeUnavailable(AnalyticsError):
+    """The lake cannot be used: check where MADLOG_LAKE says that it is."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class LakeDamaged(LakeUnavailable):
+    """A file of the lake is not what was archived: `madlog lake check` names all of them."""
