@@ -265,16 +265,17 @@ def _findings(one: _Tree) -> Iterator[Finding]:
         )
         yield _finding("altered", one.tp, first, max(offset, first + 1), reason)
     longest = max(one.signed, default=None)
-    if longest is not None and longest.size > one.count:
-        told = any(finding.kind == "truncated" for finding in located)
-        if not told or longest.where:
-            reason = (
-                f"the partition ends here with {one.count} records, and {longest.size} were "
-                f"signed{_at_place(longest)}: "
-                + ("this is an older copy of the log" if longest.where else "it was cut off")
-            )
-            kind = "rolled-back" if longest.where else "truncated"
-            yield _finding(kind, one.tp, one.next_offset, one.next_offset, reason)
+    if longest is None or longest.size <= one.count:
+        return
+    if located and longest.size <= one.kept.size:
+        return  # the hashes reach as far as what was signed, and have said what is missing
+    older = "this is an older copy of the log" if longest.where else "it was cut off"
+    reason = (
+        f"the partition ends here with {one.count} records, and {longest.size} were "
+        f"signed{_at_place(longest)}: {older}"
+    )
+    kind = "rolled-back" if longest.where else "truncated"
+    yield _finding(kind, one.tp, one.next_offset, one.next_offset, reason)
 
 
 def _at_place(signed: _Signed) -> str:
