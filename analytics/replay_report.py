@@ -33,6 +33,11 @@ class Progress:
         """The share of the events that were folded, 0 to 100."""
         return 100.0 * self.events / self.total if self.total else 100.0
 
+    @property
+    def seconds_left(self) -> float:
+        """How long the rest takes at this speed."""
+        return max(0, self.total - self.events) / max(self.events_per_s, 1e-9)
+
 
 OnProgress = Callable[[Progress], None]
 
@@ -123,6 +128,8 @@ class Meter:
         self._began = clock.monotonic_ns()
         self.events = 0
         self.total = 0
+        # What a replay that goes on had done before: it says nothing about the speed now.
+        self.before = 0
 
     @property
     def seconds(self) -> float:
@@ -133,7 +140,7 @@ class Meter:
         """Count a batch whose last event stands at `position`."""
         self.events += count
         if self._listener is not None:
-            speed = self.events / max(self.seconds, 1e-9)
+            speed = (self.events - self.before) / max(self.seconds, 1e-9)
             self._listener(Progress(self.events, self.total, position, speed))
 
 

@@ -1,10 +1,11 @@
-"""replay: the log again from its start, to see that it comes out the same."""
+"""replay: the log again from its start, to see that it comes out the same, or what if not."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from madlog.cli import what_if
 from madlog.cli._context import (
     JsonOption,
     LogOption,
@@ -12,10 +13,10 @@ from madlog.cli._context import (
     note,
     print_object,
     print_rows,
-    progress_bar,
     run,
     state_of,
 )
+from madlog.cli._replay_bar import replay_bar
 
 __all__ = ("register",)
 
@@ -24,6 +25,7 @@ replay_app = typer.Typer(help="run the log again from its start", no_args_is_hel
 
 def register(app: typer.Typer) -> None:
     """Add these commands."""
+    what_if.register(replay_app)
     app.add_typer(replay_app, name="replay")
 
 
@@ -53,13 +55,13 @@ async def _rebuild(state: State, snapshots: Path | None) -> bool:
     from madlog.wiring import folder_beside, opened, processors
 
     folder = snapshots or folder_beside(state.url, state.settings) / "projections"
-    with progress_bar("replaying from zero", 100) as show:
+    with replay_bar("replaying from zero") as show:
         async with opened(state.url, state.settings, create=False) as log:
             report = await rebuild_log(
                 log,
                 folder,
                 processors=processors(state.settings),
-                progress=lambda now: show(round(now.percent)),
+                progress=show,
             )
     if state.json:
         print_object(state, report.as_json())
@@ -104,13 +106,13 @@ async def _verify(state: State) -> int:
     blobs = open_blobs(state.url, state.settings)
     # Live decisions depend on who was registered: on the same file of agents they come out again.
     registry = open_registry(state.settings).registry
-    with progress_bar("deciding again", 100) as show:
+    with replay_bar("deciding again") as show:
         async with opened(state.url, state.settings, create=False) as log:
             report = await verify_log(
                 log,
                 blobs.get,
                 registry=registry,
-                progress=lambda now: show(round(now.percent)),
+                progress=show,
             )
     found = [asdict(item) for item in report.differences]
     if state.json:

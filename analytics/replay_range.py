@@ -1,0 +1,126 @@
+"""Where a replay begins and ends: a position, a time, an event or a conversation, found once.
+
+Other partitions than that of a named event or conversation are cut where the log stood when it was
+appended. What is named is in the range: it begins with it, and ends right after it.
+"""
+
+import re
+from dataclasses import dataclass
+
+from madlog.analytics.as_of import as_of, event_topics
+from madlog.analytics.errors import AnalyticsError, BadTime
+from madlog.topics import EventLog, Record, TopicPartition, Vector
+from madlog.topics.catalog import partition_for
+from madlog.topics.log import OnDamage, log_damage
+
+__all__ = ("NoSuchPlace", "Range", "replay_range")
+
+_EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+_TOPIC = "mad.conversations"
+
+
+class NoSuchPlace(AnalyticsError, LookupError):
+    """The log holds no such event or conversation: name one that it holds, or a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """From where to where a log is replayed; `start` {}: from its first event."""
+
+    start: Vector
+    end: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """The first and the last record of what was named."""
+
+    first: Record
+    last: Record
+
+
+async def replay_range(
+    log: EventLog,
+    since: str | None = None,
+    until: str | None = None,
+    *,
+    on_damage: OnDamage = log_damage,
+) -> Range:
+    """Return the range between two places; None: the log's first event, and its end now.
+
+    Raises NoSuchPlace, and what analytics.as_of raises.
+    """
+    end = await as_of(log, "latest")
+    start = Vector()
+    if until is not None:
+        end = await _place(log, until, end, on_damage, after=True)
+    if since is not None:
+        start = await _place(log, since, end, on_damage, after=False)
+    for tp in start:
+        if start[tp] > end.get(tp, 0) and tp.topic == _TOPIC:
+            raise NoSuchPlace(
+                f"the replay would begin at {tp}@{start[tp]} and end before it, at "
+                f"{tp}@{end.get(tp, 0)}: let --from name what lies before --to"
+            )
+    return Range(start, end)
+
+
+async def _place(
+    log: EventLog, named: str, end: Vector, on_damage: OnDamage, *, after: bool
+) -> Vector:
+    if _EVENT_ID.fullmatch(named.strip()):
+        found = await _event(log, named.strip(), end, on_damage)
+        if found is None:
+            raise NoSuchPlace(f"the log holds no event {named.strip()} before {_shown(end)}")
+        return await _cut(log, _Span(found, found), after)
+    try:
+        return await as_of(log, named)
+    except BadTime:
+        span = await _conversation(log, named, end, on_damage)
+        if span is None:
+            raise NoSuchPlace(
+                f"{named[:80]!r} is no position (TOPIC/PARTITION@OFFSET), no time (2026-11-24T12:00"
+                "), no event_id, and no conversation of this log"
+            ) from None
+        return await _cut(log, span, after)
+
+
+async def _cut(log: EventLog, span: _Span, after: bool) -> Vector:
+    """Return where the log stood before the first record of a span, or after its last."""
+    record = span.last if after else span.first
+    moment = record.appended_at + (1 if after else 0)
+    vector = await log.log.at_time(await event_topics(log), moment)
+    tp = record.position.topic_partition
+    return vector.with_offsets({tp: record.offset + (1 if after else 0)})
+
+
+async def _event(log: EventLog, event_id: str, end: Vector, on_damage: OnDamage) -> Record | None:
+    wanted = event_id.encode()
+    async for records in log.log.read(Vector(), end, on_damage=on_damage):
+        # Ids stand in the bytes as text: only what names it is decoded.
+        naming = [record for record in records if wanted in record.value]
+        for event in await log.decode_all(naming, on_damage):
+            if event.event_id == event_id:
+                return event.record
+    return None
+
+
+async def _conversation(log: EventLog, name: str, end: Vector, on_damage: OnDamage) -> _Span | None:
+    partitions = (await log.log.topics()).get(_TOPIC, 0)
+    key = name.encode()
+    if not partitions:
+        return None
+    tp = TopicPartition(_TOPIC, partition_for(key, partitions))
+    upto = Vector({tp: end.get(tp, 0)})
+    first: Record | None = None
+    last: Record | None = None
+    async for records in log.log.read(Vector(), upto, on_damage=on_damage):
+        for record in records:
+            if record.key == key:
+                first, last = first or record, record
+    return None if first is None or last is None else _Span(first, last)
+
+
+def _shown(end: Vector) -> str:
+    conversations = str(end.only([_TOPIC]))
+    return conversations if len(conversations) < 200 else "the end of the range"
