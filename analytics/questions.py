@@ -1,9 +1,10 @@
 """Questions with names: files of one SELECT each, with typed parameters, in analytics/sql.
 
-A file begins with `-- one sentence.`, then `-- param NAME: TYPE = DEFAULT` lines (no default: it
-must be given). `-- reads one conversation` says that nothing outside `$conversation` matters, so
-that the other conversations need not be decoded. The conversation `latest` is the one that was
-appended to last.
+A file begins with `-- one sentence.`, then comes `-- group NAME`, one of `GROUPS`, then
+`-- param NAME: TYPE = DEFAULT` lines (no default: it must be given; the time `any` is NULL).
+`-- reads one conversation` says that nothing outside `$conversation` matters, so that the other
+conversations need not be decoded. The conversation `latest` is the one that was appended to last.
+`-- waits for KINDS events` names what no program writes yet; until then there is nothing to show.
 """
 
 import re
@@ -20,11 +21,12 @@ from madlog.analytics.conversation_view import NoConversation, latest_conversati
 from madlog.analytics.errors import BadParameter, UnknownQuestion
 from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.sql import MEMORY_LIMIT, Result, query
-from madlog.analytics.tables import LogSource
+from madlog.analytics.tables import LogSource, Source
 from madlog.topics import EventLog, Vector
 from madlog.topics.log import OnDamage, log_damage
 
 __all__ = (
+    "GROUPS",
     "Parameter",
     "Question",
     "ask",
@@ -35,6 +37,10 @@ __all__ = (
 
 _PARAM = re.compile(r"-- param ([a-z_]+): (text|integer|number|boolean|time)(?: = (.*))?")
 _ONE = "-- reads one conversation"
+_GROUP = "-- group "
+_WAITS = "-- waits for "
+# In the order in which they are listed.
+GROUPS = ("conversations", "agents", "routing", "learning", "cost", "faults", "security", "proof")
 _WORD = re.compile(r"[a-z]+")
 # Words, without a last s, that say nothing about a question.
 _COMMON = frozenset({"a", "an", "the", "of", "in", "on", "to", "by", "and", "or", "i", "it", "wa"})
@@ -58,13 +64,18 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A named question: what it answers in one sentence, its parameters, its SELECT."""
+    """A named question: what it answers in one sentence, its parameters, its SELECT.
+
+    `waits_for` names the events without which it has nothing to show, and that nobody writes yet.
+    """
 
     name: str
     sentence: str
+    group: str
     parameters: tuple[Parameter, ...]
     sql: str
     one_conversation: bool
+    waits_for: str | None = None
 
 
 def _boolean(text: str) -> bool:
@@ -74,7 +85,9 @@ def _boolean(text: str) -> bool:
     return words[text.lower()]
 
 
-def _moment(text: str) -> datetime:
+def _moment(text: str) -> datetime | None:
+    if text == "any":
+        return None
     # The views' times have no zone and are UTC.
     return datetime.fromtimestamp(parse_time(text) / 1_000_000, UTC).replace(tzinfo=None)
 
@@ -89,15 +102,22 @@ _TYPES: dict[str, Callable[[str], Any]] = {
 
 
 def _parse(name: str, text: str) -> Question:
-    parameters = []
-    one = False
     lines = text.splitlines()
-    for line in lines[1:]:
-        match = _PARAM.fullmatch(line)
-        if match:
-            parameters.append(Parameter(match[1], match[2], match[3]))
-        one = one or line == _ONE
-    return Question(name, lines[0].removeprefix("-- "), tuple(parameters), text, one)
+    matches = [match for line in lines[1:] if (match := _PARAM.fullmatch(line))]
+    return Question(
+        name,
+        lines[0].removeprefix("-- "),
+        _after(_GROUP, lines) or "",
+        tuple(Parameter(match[1], match[2], match[3]) for match in matches),
+        text,
+        _ONE in lines,
+        _after(_WAITS, lines),
+    )
+
+
+def _after(beginning: str, lines: list[str]) -> str | None:
+    found = [line.removeprefix(beginning) for line in lines if line.startswith(beginning)]
+    return found[0] if found else None
 
 
 @cache
@@ -161,8 +181,11 @@ async def ask(
     memory_limit: str = MEMORY_LIMIT,
     on_damage: OnDamage = log_damage,
     prices: PriceList = NO_PRICES,
+    source: Source | None = None,
 ) -> Result:
     """Answer a named question from the log up to `as_of`, by default its end now.
+
+    `source` gives the tables of a caller who has them already.
 
     Raises UnknownQuestion, BadParameter, NoConversation.
     """
@@ -173,7 +196,7 @@ async def ask(
         if values["conversation"] == "latest":
             values["conversation"] = await latest_conversation(log, as_of, on_damage=on_damage)
         one = str(values["conversation"]) if asked.one_conversation else None
-    source = LogSource(log, conversation=one, on_damage=on_damage)
+    source = source or LogSource(log, conversation=one, on_damage=on_damage)
     result = await query(
         log,
         asked.sql,
@@ -188,7 +211,7 @@ async def ask(
     return result
 
 
-async def _require(log: EventLog, name: str, at: Vector | None, source: LogSource) -> None:
+async def _require(log: EventLog, name: str, at: Vector | None, source: Source) -> None:
     sql = "SELECT 1 FROM conversations WHERE conversation_id = $name"
     found = await query(log, sql, as_of=at, parameters={"name": name}, source=source)
     if found.table.num_rows == 0:

@@ -1,4 +1,5 @@
 -- How much was going on: turns, tool calls, conversations and senders by hour, day or month.
+-- group agents
 -- param by: text = day
 WITH acts AS (
     SELECT date_trunc($by, occurred_at) AS period, conversation_id, sender, 1 AS turns, 0 AS calls

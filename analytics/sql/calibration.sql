@@ -1,4 +1,5 @@
 -- How sure the cheap tiers said they were, and how often they were right; by confidence and model.
+-- group routing
 -- param by_model: boolean = true
 WITH bands (confidence_from, confidence_to) AS (
     -- Narrower towards 1, where promises live.

@@ -1,4 +1,5 @@
 -- Which event caused which in a conversation, as a tree: depth, and each event under its cause.
+-- group conversations
 -- param conversation: text = latest
 -- reads one conversation
 WITH RECURSIVE mine AS (

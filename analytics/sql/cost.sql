@@ -1,4 +1,5 @@
 -- What the language models cost: calls, tokens and dollars by model, conversation, sender or day.
+-- group cost
 -- param by: text = model
 SELECT
     CASE $by

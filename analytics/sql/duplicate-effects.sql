@@ -1,4 +1,5 @@
 -- Effects that happened more than once: one action done again, with success, on the same thing.
+-- group faults
 -- param across: boolean = true
 -- param reads: boolean = false
 WITH done AS (

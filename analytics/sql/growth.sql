@@ -1,4 +1,5 @@
 -- How the log grows: events and bytes of payload by topic and period of appending, and in all.
+-- group cost
 -- param by: text = day
 WITH grown AS (
     SELECT date_trunc($by, appended_at) AS period, topic, count(*) AS events,

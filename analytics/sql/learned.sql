@@ -1,4 +1,5 @@
 -- What each model that was learned settled, out of how much, and how often it was wrong.
+-- group learning
 WITH judged AS (
     SELECT about_id, judged_by, arg_max(result, (appended_at, partition, "offset")) AS result
     FROM outcomes

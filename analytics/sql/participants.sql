@@ -1,4 +1,5 @@
 -- Who took part in a conversation, since when, and how much each did.
+-- group conversations
 -- param conversation: text = latest
 -- reads one conversation
 WITH acts AS (
@@ -16,6 +17,7 @@ WITH acts AS (
 SELECT participant, arg_max(kind, "offset") AS kind,
     sum(turns)::BIGINT AS turns, sum(calls)::BIGINT AS tool_calls,
     min(occurred_at) FILTER (change = 'joined') AS joined_at,
+    max(occurred_at) FILTER (change = 'left') AS left_at,
     coalesce(arg_max(change = 'left', "offset") FILTER (change IN ('joined', 'left')), false)
         AS has_left,
     min(occurred_at) FILTER (turns + calls > 0) AS first_at,

@@ -1,4 +1,5 @@
 -- How agents work, mined from conversations that ended well: the steps of each one's process.
+-- group learning
 WITH newest AS (
     SELECT mad AS agent, version, parameters
     FROM models

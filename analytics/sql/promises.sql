@@ -1,4 +1,5 @@
 -- What was promised of each agent's cheap tiers and what was delivered, with a 95 % interval.
+-- group routing
 WITH judged AS (
     SELECT about_id, judged_by, arg_max(result, (appended_at, partition, "offset")) AS result
     FROM outcomes

@@ -1,4 +1,5 @@
 -- What the language model was asked again and again, with the same answer: promoted or demoted.
+-- group learning
 -- param times: integer = 5
 WITH newest AS (
     SELECT about_id, judged_by, arg_max(result, (appended_at, partition, "offset")) AS result,

@@ -1,4 +1,5 @@
 -- Where a cheap tier was wrong: what it chose, and what was done or would have been instead.
+-- group routing
 -- param limit: integer = 50
 WITH wrong AS (
     SELECT about_id, causation_id AS evidence, judged_by,

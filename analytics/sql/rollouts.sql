@@ -1,4 +1,5 @@
 -- How each model went live, step by step: who said it and why, and how both sides did at each stage.
+-- group learning
 WITH steps AS (
     SELECT *, lead(place) OVER (ORDER BY place) AS until
     FROM (SELECT *, row_number() OVER (ORDER BY appended_at, "offset") AS place FROM control)

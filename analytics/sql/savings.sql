@@ -1,4 +1,5 @@
 -- What the cheap tiers save: model calls, tokens and dollars, by what the log's calls took.
+-- group cost
 -- param usd_in: number = nan
 -- param usd_out: number = nan
 WITH priced AS (

@@ -1,4 +1,5 @@
 -- What took longest: model calls, tool calls and decisions, the slowest first.
+-- group cost
 -- param limit: integer = 20
 WITH took AS (
     SELECT 'model call' AS what, coalesce(model, 'unknown') AS name, latency_ms AS ms,

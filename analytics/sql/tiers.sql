@@ -1,4 +1,5 @@
 -- Which tier settled what share, promised against delivered error; by mode, MAD or day.
+-- group routing
 -- param by: text = mode
 WITH lived AS (
     SELECT conversation_id, CASE WHEN bool_or(traffic = 'imported') THEN 'imported'

@@ -1,4 +1,5 @@
 -- What was said and done in a conversation, in order.
+-- group conversations
 -- param conversation: text = latest
 -- reads one conversation
 WITH said AS (

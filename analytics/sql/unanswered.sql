@@ -1,4 +1,5 @@
 -- Turns whose recipient said nothing in the conversation after them; acks are no answers.
+-- group conversations
 -- param people: boolean = false
 WITH kinds AS (
     SELECT name, arg_max(kind, since) AS kind FROM (

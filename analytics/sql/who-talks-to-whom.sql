@@ -1,4 +1,5 @@
 -- Who addressed whom: turns and conversations for each pair of sender and recipient.
+-- group agents
 WITH said AS (
     SELECT sender, unnest(recipients) AS recipient, conversation_id, occurred_at FROM turns
 )

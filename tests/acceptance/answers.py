@@ -11,10 +11,24 @@ from madlog.wiring import opened
 
 __all__ = ("Answers", "answers_of")
 
-_OWN = {"appended_at", "partition", "offset", "duration_us", "p50_us", "p99_us"}
+_OWN = {
+    "appended_at",
+    "partition",
+    "offset",
+    "duration_us",
+    "p50_us",
+    "p95_us",
+    "p99_us",
+    "oldest_at",
+    "signed_up_to_offset",
+}
+# About offsets, or about what each backend's transactions leave between them.
+_OF_PLACES = frozenset(("checkpoints", "completeness", "gaps"))
 # Sums of the same numbers in another order.
 _DIGITS = 9
 _GIVEN = {"limit": "1000000", "by": "month"}
+# Those whose `by` is a period of time.
+_BY_PERIOD = frozenset(("activity", "growth", "traffic", "unreadable"))
 
 
 @dataclass(frozen=True)
@@ -28,21 +42,39 @@ class Answers:
 
 async def answers_of(url: str, conversation: str) -> Answers:
     """Ask a log everything that has a name; `conversation` stands in for the latest."""
-    given = {**_GIVEN, "conversation": conversation}
+    given = {**_GIVEN, "conversation": conversation, **await _named(url, conversation)}
     async with opened(url, create=False) as log:
         digests = await digest(log)
         found = await query(log, "select * from decisions order by event_id")
         decisions = {row["event_id"]: _lasting(row) for row in json_rows(found)}
         told = {}
         for name, question in questions().items():
+            if name in _OF_PLACES:
+                continue
             named = {p.name for p in question.parameters}
-            if name in ("cost", "tiers"):
+            if name not in _BY_PERIOD:
                 named.discard("by")
+            if name == "invocations":
+                named.discard("agent")
             result = await ask(log, name, {key: given[key] for key in named & given.keys()})
             told[name] = [_lasting(row) for row in json_rows(result)]
     # Decisions are timed by the clock of this machine.
     told["slowest"] = [row for row in told["slowest"] if row["what"] != "decision"]
     return Answers(digests, decisions, told)
+
+
+async def _named(url: str, conversation: str) -> dict[str, str]:
+    """Return what must be given, as the last turn of a conversation's agents has it."""
+    sql = (
+        "select sender as agent, sender as role, sender as person, event_id as event, "
+        "coalesce(correlation_id, 'none') as correlation from turns "
+        "where conversation_id = $conversation and sender_kind = 'mad' "
+        "order by turn_number desc limit 1"
+    )
+    async with opened(url, create=False) as log:
+        found = await query(log, sql, parameters={"conversation": conversation})
+        (row,) = json_rows(found)
+    return {name: str(value) for name, value in row.items()}
 
 
 def _lasting(row: dict[str, Any]) -> dict[str, Any]:

@@ -428,15 +428,6 @@ def test_every_question_says_in_one_sentence_what_it_answers() -> None:
         assert all(f"${name}" in asked.sql for name in given)
 
 
-@pytest.mark.parametrize("name", sorted(questions()))
-async def test_every_question_can_be_asked_as_of_a_position(name: str) -> None:
-    log = await log_of(turn(1, "anna", "bot", "hi"), *call(2, "refund", {"order": 1}))
-    at = await log.log.end(await log.log.topics())
-    before = await ask(log, name, as_of=at)
-    await log.append([turn(5, "zoe", "bot", "later"), *call(6, "refund", {"order": 1})])
-    assert (await ask(log, name, as_of=at)).table == before.table
-
-
 async def test_latest_is_the_conversation_that_was_appended_to_last() -> None:
     log = await log_of(turn(9, "anna"), turn(1, "anna", conversation="c2"))
     assert await latest_conversation(log) == "c2"

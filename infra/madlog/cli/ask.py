@@ -20,6 +20,7 @@ from madlog.cli._context import (
 
 if TYPE_CHECKING:
     from madlog.analytics.prices import PriceList
+    from madlog.analytics.questions import Question
     from madlog.analytics.sql import Result
 
 __all__ = ("PricesOption", "price_list", "register")
@@ -133,7 +134,9 @@ def ask(
         list[str] | None, typer.Option("-p", "--param", metavar="KEY=VALUE", help="Repeat.")
     ] = None,
     as_of: AsOf = None,
-    show_sql: Annotated[bool, typer.Option("--sql", help="Print its SQL instead.")] = False,
+    show_sql: Annotated[
+        bool, typer.Option("--sql", help="Print its SQL and parameters instead.")
+    ] = False,
     prices: PricesOption = None,
     fmt: FormatOption = None,
     log: LogOption = None,
@@ -154,32 +157,74 @@ def ask(
     if show_sql:
         from madlog.analytics.questions import question
 
-        print(question(name).sql.strip())
+        _explain(state, question(name))
         return
     given = _parameters(param or [])
     run(_ask(state, name, given, as_of, _format(state, fmt), price_list(state, prices)))
 
 
 def _list(state: State) -> None:
-    from madlog.analytics.questions import questions
+    from madlog.analytics.questions import GROUPS, questions
 
-    rows: list[dict[str, Any]] = [
-        {
-            "name": item.name,
-            "asks": item.sentence,
-            "parameters": ", ".join(
-                f"{p.name}={p.default}" if p.default is not None else p.name
-                for p in item.parameters
-            ),
-        }
-        for item in questions().values()
-    ]
+    listed = sorted(questions().values(), key=lambda item: (GROUPS.index(item.group), item.name))
     if state.json:
-        for row in rows:
-            print(dump(row))
+        for item in listed:
+            print(dump(_row(item)))
         return
-    print_rows(state, rows, ("name", "asks", "parameters"))
+    width = max(len(item.name) for item in listed) + 4
+    for group in GROUPS:
+        print(group)
+        for item in listed:
+            if item.group == group:
+                print(_folded(item, width))
     note("ask one: madlog ask NAME [-p KEY=VALUE]; its SQL: madlog ask NAME --sql")
+
+
+def _row(item: "Question") -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "group": item.group,
+        "asks": item.sentence,
+        "parameters": _told(item),
+        "waits_for": item.waits_for,
+    }
+
+
+def _told(item: "Question") -> str:
+    """Return a question's parameters in one line, with their defaults."""
+    given = (f"{p.name}={p.default}" if p.default is not None else p.name for p in item.parameters)
+    return ", ".join(given)
+
+
+def _folded(item: "Question", width: int) -> str:
+    """Return a question's lines in the list, folded to the screen, to 80 columns where none is."""
+    import shutil
+    import textwrap
+
+    text = item.sentence + (f" ({_told(item)})" if item.parameters else "")
+    if item.waits_for:
+        text += f" Waits for {item.waits_for.partition(':')[0]}."
+    return textwrap.fill(
+        text,
+        max(width + 30, shutil.get_terminal_size((80, 24)).columns),
+        initial_indent=f"  {item.name}".ljust(width),
+        subsequent_indent=" " * width,
+        break_on_hyphens=False,
+    )
+
+
+def _explain(state: State, item: "Question") -> None:
+    """Print a question's SELECT, whose first lines say its parameters."""
+    if state.json:
+        print(dump({**_row(item), "sql": item.sql.strip()}))
+    else:
+        print(item.sql.strip())
+    _waits(item)
+
+
+def _waits(item: "Question") -> None:
+    if item.waits_for:
+        note(f"{item.name} waits for {item.waits_for}")
 
 
 def _parameters(given: list[str]) -> dict[str, str]:
@@ -202,9 +247,11 @@ async def _ask(
 ) -> None:
     from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.questions import ask as ask_question
+    from madlog.analytics.questions import question
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
         at = await resolve(log, as_of) if as_of else None
         result = await ask_question(log, name, parameters, as_of=at, prices=prices)
+    _waits(question(name))
     _print_result(state, result, fmt, as_of)

@@ -1,0 +1,25 @@
+-- All that one person said, was told or asked about, and every event whose subject they are.
+-- group security
+-- param person: text
+WITH told AS (
+    SELECT occurred_at, conversation_id, kind, sender, subject, event_id, payload,
+        concat_ws(' ', array_to_string(json_extract_string(payload, '$.parts[*].text'), ''),
+            payload->>'arguments', payload->>'result', payload->>'error') AS text
+    FROM events WHERE kind <> 'Delivery' OR subject = $person
+), related AS (
+    SELECT *, CASE
+        WHEN sender = $person THEN 'by'
+        WHEN subject = $person THEN 'subject'
+        WHEN list_contains(json_extract_string(payload, '$.recipients[*]'), $person) THEN 'to'
+        WHEN list_contains(json_extract_string(payload, '$.mentions[*]'), $person)
+            THEN 'mentions'
+        WHEN payload->>'participant' = $person THEN 'participant'
+        WHEN regexp_matches(lower(text), '(^|\W)' || regexp_escape(lower($person)) || '(\W|$)')
+            THEN 'names'
+        END AS relation
+    FROM told
+)
+SELECT occurred_at, relation, kind, sender, conversation_id, left(text, 500) AS text, event_id
+FROM related
+WHERE relation IS NOT NULL
+ORDER BY occurred_at, event_id

@@ -1,0 +1,16 @@
+-- Turns by content class (deterministic, fixed, prose, mixed), by day or by agent.
+-- group agents
+-- param by: text = day
+WITH told AS (
+    SELECT content_class, CASE $by
+        WHEN 'day' THEN strftime(occurred_at, '%Y-%m-%d')
+        WHEN 'agent' THEN sender
+        ELSE error('by is one of day, agent')
+    END AS part
+    FROM turns
+)
+SELECT part, content_class, count(*) AS turns,
+    round(count(*) / sum(count(*)) OVER (PARTITION BY part), 4) AS share
+FROM told
+GROUP BY part, content_class
+ORDER BY part, turns DESC, content_class

@@ -1,0 +1,26 @@
+-- How fast each topic grows, in events and bytes of payload a day, and where that leads.
+-- group cost
+-- param days: integer = 30
+WITH grown AS (
+    SELECT topic, date_trunc('day', appended_at) AS day, count(*) AS events,
+        sum(strlen(payload::VARCHAR)) AS bytes, max(date_trunc('day', max(appended_at))) OVER ()
+            AS last_day
+    FROM events
+    GROUP BY topic, day
+), told AS (
+    SELECT topic, sum(events)::BIGINT AS events, sum(bytes)::BIGINT AS payload_bytes,
+        -- Days without an event count too.
+        least($days, date_diff('day', min(day), any_value(last_day)) + 1) AS over_days,
+        coalesce(sum(events) FILTER (day > last_day - to_days($days::INTEGER)), 0) / over_days
+            AS events_a_day,
+        coalesce(sum(bytes) FILTER (day > last_day - to_days($days::INTEGER)), 0) / over_days
+            AS bytes_a_day
+    FROM grown
+    GROUP BY topic
+)
+SELECT topic, events, payload_bytes, over_days, round(events_a_day, 1) AS events_a_day,
+    round(bytes_a_day)::BIGINT AS bytes_a_day,
+    round(payload_bytes + 30 * bytes_a_day)::BIGINT AS bytes_in_30_days,
+    round(payload_bytes + 365 * bytes_a_day)::BIGINT AS bytes_in_a_year
+FROM told
+ORDER BY bytes_a_day DESC, topic
