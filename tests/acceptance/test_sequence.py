@@ -211,6 +211,9 @@ def test_the_demo_shows_its_screens_and_loses_nothing(tmp_path: Path) -> None:
     assert ran.code == 0, ran.err
     assert "lost 0   twice 0" in ran.out
     assert "4711" in ran.out
+    assert "3 blocked: 3 duplicate, 0 failed, 0 unsure, 0 legitimate" in ran.out
+    assert "amount_eur of what is blocked: 1,310" in ran.out
+    assert "language model calls made: 0; events appended: 0" in ran.out
     assert "1 damaged places found" in ran.out
     assert max(len(line) for line in ran.out.splitlines()) <= 80
 

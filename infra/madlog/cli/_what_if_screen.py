@@ -57,7 +57,7 @@ def _guard(report: "WhatIfReport") -> None:
     verdicts = ", ".join(
         f"{guard.count(one)} {one}" for one in ("duplicate", "failed", "unsure", "legitimate")
     )
-    print(f"{guard.acts:,} tool calls looked at, {len(guard.blocked):,} blocked: {verdicts}")
+    print(f"{guard.acts:,} tool calls seen, {len(guard.blocked):,} blocked: {verdicts}")
     if guard.blocked:
         rows = [
             {
@@ -101,7 +101,8 @@ def _cost(report: "WhatIfReport") -> None:
 
 
 def _excerpt(excerpt: "Excerpt") -> None:
-    print(f"{excerpt.conversation_id}: {excerpt.differs} otherwise, the first of them here")
+    more = ", the first of them here" if excerpt.differs > 1 else ""
+    print(f"{excerpt.conversation_id}: {excerpt.differs} otherwise{more}")
     for line in _lines(excerpt):
         print(line)
 

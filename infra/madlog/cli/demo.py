@@ -27,6 +27,11 @@ from tool_calls where action = 'refund'
 group by 1 having count(*) > 1 order by 1"""
 
 
+# No earlier refund of this order.
+_GUARD = """call.action = 'refund' and exists (
+  from past where past.action = 'refund' and past.ok
+    and past.arguments->>'order_id' = call.arguments->>'order_id'
+)"""
 _LEARNED = """select version as model, count(*) as decisions,
   round(avg((tier = 'dtr')::int), 3) as tree,
   round(avg((tier = 'lppm')::int), 3) as process,
@@ -105,7 +110,7 @@ def demo(
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show the main job on a scripted refund team: durable, ask, see, prove.
+    """Show the main job on a scripted refund team: durable, ask, see, what if, prove.
 
     Needs no server, no key, no network. Writes a fresh folder below .madlog-demo, never your log;
     with --log kafka://HOST:PORT fresh topics on that cluster.
@@ -122,6 +127,7 @@ def demo(
     _durable(show, turns, seed)
     _ask(show)
     _see(show)
+    _what_if(show)
     _prove(show)
     _save(show)
     _now_yours(show)
@@ -242,6 +248,31 @@ def _see(show: _Show) -> None:
     """Screen 3: the newest conversation is the one that refunded twice, and the log says why."""
     show.screen(3, "See: how it happened, what it cost, what the model had not been shown")
     show.command("show", "latest", "--brief")
+
+
+def _what_if(show: _Show) -> None:
+    """Screen 4: a guard on the record blocks what was done twice and nothing else."""
+    show.screen(4, "What if: no refund of an order that has been refunded")
+    before = run(_ends(show.log))
+    show.command("replay", "what-if", "--show", "1", "--guard", _GUARD)
+    after = run(_ends(show.log))
+    asked, appended = (
+        after["mad.llm"] - before["mad.llm"],
+        sum(after.values()) - sum(before.values()),
+    )
+    show.say(f"language model calls made: {asked}; events appended: {appended}")
+    show.facts["what_if"] = {"llm_calls_made": asked, "appended": appended}
+
+
+async def _ends(url: str) -> dict[str, int]:
+    """Return by topic the sum of the offsets at which its partitions end."""
+    from madlog.wiring import opened
+
+    ends: dict[str, int] = {}
+    async with opened(url, create=False) as log:
+        for tp, offset in (await log.log.end(list(await log.log.topics()))).items():
+            ends[tp.topic] = ends.get(tp.topic, 0) + offset
+    return ends
 
 
 def _prove(show: _Show) -> None:
