@@ -1,5 +1,7 @@
 """check, digest: what proves that the log is whole, and the same as another."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from madlog.topics.evidence import Finding, Published, Verdict, VerifierKey
     from madlog.topics.log import Checkable
 
-__all__ = ("register",)
+__all__ = ("Checked", "checked", "register")
 
 
 def register(app: typer.Typer) -> None:
@@ -67,32 +69,51 @@ def check(
         raise typer.Exit(1)
 
 
+@dataclass(frozen=True)
+class Checked:
+    """What a check found: records seen, damages, and what differs from the evidence, if any."""
+
+    records: int
+    damages: "list[Damage]"
+    verdict: "Verdict | None"
+    differs: "list[Finding]"
+
+
 async def _check(state: State, against: list[Path], keys: list[str]) -> int:
-    from madlog.topics.log import Checkable
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
-        if not isinstance(log.log, Checkable):
-            raise fail("this log's backend checks its own files", 2)
-        # Bad keys and files first: who named them does not wait for the rest.
-        trusted, published = _trusted(state, keys, against)
-        found, looked = await _damages(log, log.log)
-        verdict = await _evidence(state, log, trusted, published)
+        found = await checked(state, log, against, keys)
+    if state.json:
+        _print_json(state, found.damages, found.records, found.verdict, found.differs)
+    else:
+        _print(found.damages, found.records, found.verdict, found.differs)
+    return len(found.damages) + len(found.differs)
+
+
+async def checked(
+    state: State, log: "EventLog", against: Sequence[Path] = (), keys: Sequence[str] = ()
+) -> Checked:
+    """Look at every record, and hold it against the log's evidence and what was published."""
+    from madlog.topics.log import Checkable
+
+    if not isinstance(log.log, Checkable):
+        raise fail("this log's backend checks its own files", 2)
+    # Bad keys and files first: who named them does not wait for the rest.
+    trusted, published = _trusted(state, keys, against)
+    found, looked = await _damages(log, log.log)
+    verdict = await _evidence(state, log, trusted, published)
     known = {(damage.topic, damage.partition, damage.offset) for damage in found}
     differs = [
         finding
         for finding in (verdict.findings if verdict else ())
         if (finding.damage.topic, finding.damage.partition, finding.damage.offset) not in known
     ]
-    if state.json:
-        _print_json(state, found, looked, verdict, differs)
-    else:
-        _print(found, looked, verdict, differs)
-    return len(found) + len(differs)
+    return Checked(looked, found, verdict, differs)
 
 
 def _trusted(
-    state: State, keys: list[str], against: list[Path]
+    state: State, keys: Sequence[str], against: Sequence[Path]
 ) -> "tuple[list[VerifierKey], list[Published]]":
     """Return the keys to check signatures with, and what was published under them."""
     from madlog.topics.evidence import VerifierKey, read_key, read_published

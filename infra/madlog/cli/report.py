@@ -57,9 +57,60 @@ async def _routing(state: State, out: Path, prices: "PriceList") -> None:
 
     async with opened(state.url, state.settings, create=False) as log:
         made = await routing_report(log, prices=prices)
-    try:
-        out.write_text(made.html, encoding="utf-8")
-    except OSError as error:
-        raise fail(f"{out} cannot be written: {error.strerror}", 2) from error
+    _write(out, made.html)
     note(f"up to {made.as_of}")
     print_object(state, {"file": str(out), "decisions": made.decisions})
+
+
+@report_app.command("audit")
+def audit(
+    ctx: typer.Context,
+    out: Annotated[Path, typer.Option("--out", metavar="FILE.html", help="Where to.")],
+    check: Annotated[
+        bool, typer.Option("--check/--no-check", help="Look at every record first, as check does.")
+    ] = True,
+    prices: PricesOption = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What went on, who talked to whom, what it cost, went wrong, was refused; is the log whole.
+
+    Exit code 1 where the log is not whole; the page says where.
+
+    Example: madlog report audit --out audit.html
+    """
+    state = state_of(ctx, log, as_json)
+    if not run(_audit(state, out, check, price_list(state, prices))):
+        raise typer.Exit(1)
+
+
+async def _audit(state: State, out: Path, check: bool, prices: "PriceList") -> bool:
+    from madlog.analytics.audit_report import Integrity, audit_report
+    from madlog.cli.integrity import checked
+    from madlog.wiring import opened
+
+    async with opened(state.url, state.settings, create=False) as log:
+        integrity = None
+        if check:
+            found = await checked(state, log)
+            integrity = Integrity(
+                found.records,
+                [f"damaged: {damage}" for damage in found.damages]
+                + [str(f) for f in found.differs],
+                found.verdict.trees if found.verdict else 0,
+                found.verdict.checkpoints if found.verdict else 0,
+                found.verdict.notes if found.verdict else (),
+            )
+        made = await audit_report(log, state.url, prices=prices, integrity=integrity)
+    _write(out, made.html)
+    note(f"up to {made.as_of}")
+    whole = None if integrity is None else not integrity.wrong
+    print_object(state, {"file": str(out), "turns": made.turns, "whole": whole})
+    return whole is not False
+
+
+def _write(out: Path, page: str) -> None:
+    try:
+        out.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise fail(f"{out} cannot be written: {error.strerror}", 2) from error
