@@ -144,7 +144,8 @@ def create_partition_sql(
 
 def wire(offset: int, appended_at: int, key: bytes, headers: bytes, value: bytes) -> bytes:
     """Return the bytes that a record's checksum and its partition's chain are taken over."""
-    return _WIRE.pack(offset, appended_at, len(key), len(headers)) + key + headers + value
+    head = _WIRE.pack(offset, appended_at, len(key), len(headers))
+    return b"".join((head, key, headers, value))
 
 
 @lru_cache(maxsize=8192)

@@ -106,13 +106,13 @@ async def test_what_is_signed_is_the_key_the_value_and_the_headers_that_readers_
     record = Record("mad.conversations", 0, 7, b"key", b"value", headers, 99)
     same = record._replace(offset=8, appended_at=1, partition=2, topic="mad.llm")
     assert record_hash(same) == record_hash(record)
-    assert record_hash(record._replace(headers=headers[::-1])) == record_hash(record)
     assert record_hash(record._replace(headers=(headers[0], headers[2]))) == record_hash(record)
     for other in (
         record._replace(key=b"kez"),
         record._replace(value=b"valuf"),
         record._replace(key=b"keyv", value=b"alue"),
         record._replace(headers=headers[:2]),
+        record._replace(headers=headers[::-1]),
         record._replace(headers=(("kind", b"Turm"), *headers[1:])),
     ):
         assert record_hash(other) != record_hash(record)

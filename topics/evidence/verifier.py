@@ -35,7 +35,7 @@ def _leaf(row: dict[str, Any]) -> bytes:
     """Return the hash of a record: key, value, then name and value of its covered headers."""
     covered = ("conversation", "kind", "sender", "source")
     pieces = [b64decode(row["key"]), b64decode(row["value"])]
-    for name, value in sorted(row["headers"], key=lambda header: str(header[0])):
+    for name, value in row["headers"]:
         pieces += [name.encode(), b64decode(value)] if name in covered else []
     data = b"".join(pack(">I", len(one)) + one for one in pieces)
     return sha256(b"\x00\x01" + data).digest()
