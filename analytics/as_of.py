@@ -6,17 +6,33 @@ before a topic existed gives the same answer for ever.
 """
 
 import re
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
-from madlog.analytics.errors import BadTime
-from madlog.topics import EventLog, UnknownTopic, Vector
+from madlog.analytics.errors import BadTime, UnknownEvent
+from madlog.topics import EventLog, TopicPartition, UnknownTopic, Vector
 from madlog.topics.errors import InvalidPosition
+from madlog.topics.log import log_damage
 
-__all__ = ("as_of", "event_topics", "parse_time")
+__all__ = ("Find", "Place", "as_of", "event_topics", "find_event", "parse_time")
 
 _FILE_BYTES_MAX = 1 << 20
+_EVENT_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _POSITIONS = re.compile(r"[^@]+/[0-9]+@")
+
+
+class Place(NamedTuple):
+    """Where an event stands, and when it was appended, in µs."""
+
+    tp: TopicPartition
+    offset: int
+    appended_at: int
+
+
+Find = Callable[[str], Awaitable[Place | None]]
 
 
 def parse_time(text: str) -> int:
@@ -39,10 +55,11 @@ async def event_topics(log: EventLog) -> list[str]:
     return sorted(name for name in await log.log.topics() if not name.startswith("mad.state."))
 
 
-async def as_of(log: EventLog, text: str = "latest") -> Vector:
-    """Return the vector that a text stands for: `latest`, positions, @FILE of them, or a time.
+async def as_of(log: EventLog, text: str = "latest", find: Find | None = None) -> Vector:
+    """Return the vector that a text stands for: `latest`, positions, @FILE, a time, an event_id.
 
-    Raises InvalidPosition, UnknownTopic, BadTime.
+    An event stands for all that was appended before it, and itself; `find` looks for it where it
+    is given, else the log is read. Raises InvalidPosition, UnknownTopic, BadTime, UnknownEvent.
     """
     topics = await event_topics(log)
     text = text.strip()
@@ -52,7 +69,37 @@ async def as_of(log: EventLog, text: str = "latest") -> Vector:
         text = _file_text(text[1:])
     if _POSITIONS.match(text):
         return await _checked(log, Vector.parse(text))
+    if _EVENT_ID.fullmatch(text):
+        found = await (find or partial(_in_log, log, topics))(text)
+        if found is None:
+            raise UnknownEvent(
+                f"the log holds no event {text}: name one by its event_id, as "
+                '`madlog sql "select event_id from events"` shows them'
+            )
+        at = await log.log.at_time(topics, found.appended_at)
+        return at.with_offsets({found.tp: found.offset + 1})
     return await log.log.at_time(topics, parse_time(text))
+
+
+async def _in_log(log: EventLog, topics: list[str], event_id: str) -> Place | None:
+    return await find_event(log, event_id, [(Vector(), await log.log.end(topics))])
+
+
+async def find_event(
+    log: EventLog, event_id: str, spans: Iterable[tuple[Vector, Vector]]
+) -> Place | None:
+    """Return where an event stands between (start, end) pairs of the log, None where nowhere."""
+    needle = event_id.encode()
+    for start, end in spans:
+        async for records in log.log.read(start, end):
+            # Few records hold the id at all, so nearly none is decoded.
+            likely = [record for record in records if needle in record.value]
+            for event in await log.decode_all(likely, log_damage):
+                if event.event_id == event_id:
+                    record = event.record
+                    tp = TopicPartition(record.topic, record.partition)
+                    return Place(tp, record.offset, record.appended_at)
+    return None
 
 
 def _file_text(name: str) -> str:

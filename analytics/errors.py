@@ -8,6 +8,7 @@ MadlogError (madlog.schemas)
     ├── UnknownQuestion (LookupError)    no named question of this name
     ├── BadParameter (ValueError)        a question's parameter is unknown, missing, of another type
     ├── BadTime (ValueError)             not a time in ISO 8601
+    ├── UnknownEvent (LookupError)       no event of this id
     ├── BadSearch (ValueError)           no word to look for, or not readable
     ├── IndexUnavailable (OSError)       exit code 3: the search index cannot be read or written
     ├── LakeUnavailable                  exit code 3: the lake cannot be reached, or is newer
@@ -31,6 +32,7 @@ __all__ = (
     "LakeUnavailable",
     "SqlLimit",
     "SqlRefused",
+    "UnknownEvent",
     "UnknownQuestion",
 )
 
@@ -63,6 +65,10 @@ class BadParameter(AnalyticsError, ValueError):
 
 class BadTime(AnalyticsError, ValueError):
     """A time reads 2026-11-24T12:00:00, UTC where it names no zone."""
+
+
+class UnknownEvent(AnalyticsError, LookupError):
+    """The log holds no event of this id."""
 
 
 class BadSearch(AnalyticsError, ValueError):

@@ -1,4 +1,4 @@
-"""A query's answer as JSON lines, CSV, or a Parquet file; tables for people are the CLI's."""
+"""A query's answer as JSON lines, CSV, Arrow or Parquet; tables for people are the CLI's."""
 
 import csv
 import io
@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from madlog.analytics.errors import CannotWrite
 from madlog.analytics.sql import Result
 
-__all__ = ("csv_lines", "json_lines", "json_rows", "rows", "write_parquet")
+__all__ = ("csv_lines", "json_lines", "json_rows", "rows", "write_arrow", "write_parquet")
 
 _BATCH_ROWS = 1024
 
@@ -68,6 +68,14 @@ def write_parquet(result: Result, path: Path) -> None:
         raise CannotWrite(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_arrow(result: Result, file: BinaryIO) -> None:
+    """Write the rows as an Arrow IPC stream."""
+    import pyarrow as pa
+
+    with pa.ipc.new_stream(file, result.table.schema) as stream:
+        stream.write_table(result.table)
 
 
 def _csv(values: Any) -> str:

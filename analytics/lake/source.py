@@ -3,8 +3,10 @@
 import asyncio
 from collections.abc import Collection, Iterator
 
+import duckdb
 import pyarrow.parquet as pq
 
+from madlog.analytics.as_of import Place, event_topics, find_event
 from madlog.analytics.columns import ALL
 from madlog.analytics.lake import layout
 from madlog.analytics.lake.archiver import check_lake
@@ -16,6 +18,11 @@ from madlog.topics.catalog import partition_for, topic
 from madlog.topics.log import OnDamage, log_damage
 
 __all__ = ("LakeSource",)
+
+_FIND = """
+SELECT topic, partition, "offset", epoch_us(appended_at) FROM read_parquet($1)
+WHERE event_id = $2 ORDER BY ALL LIMIT 1
+"""
 
 
 class LakeSource:
@@ -29,6 +36,7 @@ class LakeSource:
         self,
         log: EventLog,
         store: LakeStore,
+        manifest: Manifest | None = None,
         *,
         conversation: str | None = None,
         on_damage: OnDamage = log_damage,
@@ -38,7 +46,7 @@ class LakeSource:
         self._key = None if conversation is None else conversation.encode()
         self._rows = LogSource(log, conversation=conversation, on_damage=on_damage)
         self._on_damage = on_damage
-        self._manifest = Manifest()
+        self._manifest = manifest or Manifest()
         self._columns: dict[tuple[str, str], list[str]] = {}
         self._checked = False
 
@@ -63,6 +71,29 @@ class LakeSource:
             for name in names
         }
         return Tables(kinds, self._store.filesystem)
+
+    async def find(self, event_id: str) -> Place | None:
+        """Return where an event stands, None where nowhere."""
+        self._manifest = manifest = await read_manifest(self._log, self._manifest)
+        found = await asyncio.to_thread(self._find, event_id)
+        if found is not None:
+            return found
+        topics = await event_topics(self._log)
+        start, end = await self._log.log.start(topics), await self._log.log.end(topics)
+        return await find_event(self._log, event_id, manifest.uncovered(start, end))
+
+    def _find(self, event_id: str) -> Place | None:
+        files = [file for one in self._manifest for file in one.files]
+        if not files:
+            return None
+        for file in files:
+            self._store.look_at(file)
+        with duckdb.connect(":memory:") as con:
+            if self._store.filesystem is not None:
+                con.register_filesystem(self._store.filesystem)
+            rows = con.execute(_FIND, [[self._store.place(f.path) for f in files], event_id])
+            row = rows.fetchone()
+        return None if row is None else Place(TopicPartition(*row[:2]), *row[2:])
 
     async def _wanted(self, end: Vector) -> list[Range]:
         if self._key is None:

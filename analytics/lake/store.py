@@ -6,7 +6,6 @@ import posixpath
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import fsspec
@@ -90,9 +89,8 @@ class LakeStore:
         try:
             self._files.makedirs(posixpath.dirname(target), exist_ok=True)
             self._put(partial, content)
-            self._sync(partial)
             self._rename(partial, target)
-            self._sync(target)
+            self._sync(posixpath.dirname(target))
         except OSError as error:
             try:
                 if self._files.exists(partial):
@@ -105,8 +103,10 @@ class LakeStore:
             ) from error
 
     def _put(self, path: str, content: bytes) -> None:
+        """Write a file that is durable when this returns, but for its name."""
         with self._files.open(path, "wb") as file:
             file.write(content)
+        self._sync(path)
 
     def _rename(self, partial: str, target: str) -> None:
         if self._local:
@@ -117,17 +117,16 @@ class LakeStore:
             self._files.mv(partial, target)
 
     def _sync(self, path: str) -> None:
-        """Make a local file and its name durable; object stores are so when they answer."""
+        """Make a local file or folder durable; object stores are so when they answer."""
         if not self._local:
             return
         import os
 
-        for name in (Path(path), Path(path).parent):
-            handle = os.open(name, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
     def read(self, file: File) -> bytes:
         """Return a file whose every byte is the manifest's; raises LakeDamaged."""

@@ -21,6 +21,19 @@ class Settings(BaseModel):
     blobs: str | None = Field(
         default=None, description="where fixed content is kept: any fsspec URL"
     )
+    lake: str | None = Field(
+        default=None,
+        description="where archived events are kept as Parquet: a folder, any fsspec URL",
+    )
+    lake_records_min: int = Field(
+        default=10_000, ge=1, description="a partition with fewer waits before it is archived"
+    )
+    lake_age_s: float = Field(
+        default=60.0, ge=0, description="how long it waits at most, in seconds"
+    )
+    lake_grace_s: float = Field(
+        default=3_600.0, ge=0, description="how long replaced files of the lake are kept"
+    )
     kafka_folder: str = Field(
         default=".madlog-kafka", description="projections and blobs beside a log on Kafka"
     )

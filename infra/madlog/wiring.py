@@ -62,7 +62,7 @@ __all__ = (
 )
 
 # What `--only` may name beside the processors: see open_learning, open_keeper.
-LEARNING = ("outcomes", "retrospect", "learn", "rollout", "evidence")
+LEARNING = ("outcomes", "retrospect", "learn", "rollout", "evidence", "archiver")
 
 
 class WrongUrl(MadlogError, ValueError):

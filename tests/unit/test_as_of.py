@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from madlog.analytics.as_of import as_of, event_topics, parse_time
-from madlog.analytics.errors import BadTime
+from madlog.analytics.errors import BadTime, UnknownEvent
 from madlog.schemas import Part, Sender, Turn, new_event_id
 from madlog.topics import EventLog, TopicPartition, UnknownTopic, Vector
 from madlog.topics.errors import InvalidPosition
@@ -146,3 +146,17 @@ async def test_changelogs_hold_no_events() -> None:
     await log.ensure_topics(["mad.state.router"])
     assert "mad.state.router" not in await event_topics(log)
     assert TopicPartition("mad.state.router", 0) not in await as_of(log)
+
+
+async def test_an_event_stands_for_all_that_was_appended_before_it_and_itself() -> None:
+    clock = SetClock()
+    log = await EventLog.open(MemoryLog(clock=clock))
+    turns = [turn(n) for n in range(1, 6)]
+    for number, one in enumerate(turns):
+        clock.us = SECOND * number
+        await log.append([one])
+    at = await as_of(log, turns[2].event_id)
+    seen = [event.event_id async for batch in log.read(Vector(), at) for event in batch]
+    assert [one.event_id in seen for one in turns] == [True, True, True, False, False]
+    with pytest.raises(UnknownEvent, match="no event"):
+        await as_of(log, turn(99).event_id)

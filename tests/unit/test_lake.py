@@ -8,6 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.unit.lake_scene import NOW, answers, archive, mixed, query_rows, turn
 
+from madlog.analytics.as_of import find_event
 from madlog.analytics.errors import LakeDamaged, LakeUnavailable
 from madlog.analytics.lake import (
     Archiver,
@@ -373,3 +374,17 @@ async def test_a_partition_of_few_records_waits_for_its_time(store: LakeStore) -
     await running
     tp = TopicPartition("mad.conversations", 0)
     assert sum(one.rows for one in await read_manifest(log) if one.tp.topic == tp.topic) == 1
+
+
+async def test_an_event_is_found_in_the_lake_and_behind_it(log: EventLog, store: LakeStore) -> None:
+    await log.append([turn(n) for n in range(20)])
+    await archive(log, store)
+    await log.append([turn(n) for n in range(20, 30)])
+    source = LakeSource(log, store)
+    for number in (3, 25):
+        found = await source.find(turn(number).event_id)
+        assert found == await find_event(
+            log, turn(number).event_id, [(Vector(), await log.log.end(["mad.conversations"]))]
+        )
+        assert found is not None
+    assert await source.find(turn(99).event_id) is None

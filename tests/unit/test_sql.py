@@ -1,15 +1,17 @@
 """SQL over the log: what the views hold, that one SELECT is all there is, and how answers print."""
 
+import io
 import json
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from madlog.analytics.errors import BadParameter, BadSql, CannotWrite, SqlLimit
-from madlog.analytics.output import csv_lines, json_lines, rows, write_parquet
+from madlog.analytics.output import csv_lines, json_lines, rows, write_arrow, write_parquet
 from madlog.analytics.sql import Result, query, views_of
 from madlog.analytics.tables import LogSource
 from madlog.analytics.views import VIEWS
@@ -402,6 +404,12 @@ async def test_csv_quotes_line_breaks_and_writes_lists_as_json(log: EventLog) ->
     assert head == "n,text,tags,parts,occurred_at,n_1,d\n"
     assert first.startswith('1,please refund 4711,"[""urgent""]",')
     assert second.startswith('2,"ok \n",[],')
+
+
+async def test_arrow_is_a_stream_of_the_rows(log: EventLog) -> None:
+    out = io.BytesIO()
+    write_arrow(await answer(log), out)
+    assert pa.ipc.open_stream(out.getvalue()).read_all().equals((await answer(log)).table)
 
 
 async def test_parquet_is_written_whole_or_not_at_all(log: EventLog, tmp_path: Path) -> None:

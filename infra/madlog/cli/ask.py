@@ -17,6 +17,7 @@ from madlog.cli._context import (
     run,
     state_of,
 )
+from madlog.cli._lake import open_source
 
 if TYPE_CHECKING:
     from madlog.analytics.prices import PriceList
@@ -27,14 +28,17 @@ __all__ = ("PricesOption", "price_list", "register")
 
 AsOf = Annotated[
     str | None,
-    typer.Option("--as-of", metavar="POSITIONS|@FILE|TIME", help="Ask the log as it was then."),
+    typer.Option(
+        "--as-of", metavar="POSITIONS|@FILE|TIME|EVENT", help="Ask the log as it was then."
+    ),
 ]
 PricesOption = Annotated[
     Path | None,
     typer.Option("--prices", metavar="FILE", help="A price list by model, CSV or JSON."),
 ]
 FormatOption = Annotated[
-    str | None, typer.Option("--format", metavar="table|json|csv|parquet", help="Default: table.")
+    str | None,
+    typer.Option("--format", metavar="table|json|csv|parquet|arrow", help="Default: table."),
 ]
 
 
@@ -76,10 +80,10 @@ def price_list(state: State, given: Path | None) -> "PriceList":
 
 def _format(state: State, fmt: str | None) -> str:
     chosen = fmt or ("json" if state.json else "table")
-    if chosen not in ("table", "json", "csv", "parquet"):
-        raise fail(f"{chosen!r} is not a format: table, json, csv or parquet", 2)
-    if chosen == "parquet" and sys.stdout.isatty():
-        raise fail("parquet is for a file: add > FILE.parquet", 2)
+    if chosen not in ("table", "json", "csv", "parquet", "arrow"):
+        raise fail(f"{chosen!r} is not a format: table, json, csv, parquet or arrow", 2)
+    if chosen in ("parquet", "arrow") and sys.stdout.isatty():
+        raise fail(f"{chosen} is for a file: add > FILE.{chosen}", 2)
     return chosen
 
 
@@ -89,13 +93,14 @@ async def _sql(state: State, text: str, as_of: str | None, fmt: str, prices: "Pr
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
-        at = await resolve(log, as_of) if as_of else None
-        result = await query(log, text, as_of=at, prices=prices)
+        lake = await open_source(log, state.url, state.settings)
+        at = await resolve(log, as_of, lake.find if lake else None) if as_of else None
+        result = await query(log, text, as_of=at, prices=prices, source=lake)
     _print_result(state, result, fmt, as_of)
 
 
 def _print_result(state: State, result: "Result", fmt: str, as_of: str | None) -> None:
-    from madlog.analytics.output import csv_lines, json_lines, rows
+    from madlog.analytics.output import csv_lines, json_lines, rows, write_arrow
 
     if as_of:
         note(f"as of {result.as_of}")
@@ -103,6 +108,8 @@ def _print_result(state: State, result: "Result", fmt: str, as_of: str | None) -
         note(f"not read, because --as-of does not name them: {', '.join(result.unread)}")
     if fmt == "parquet":
         _parquet_to_stdout(result)
+    elif fmt == "arrow":
+        write_arrow(result, sys.stdout.buffer)
     elif fmt == "table":
         table_state = State(state.log, False)
         print_rows(table_state, list(rows(result)), result.columns, empty="no rows")
@@ -251,7 +258,8 @@ async def _ask(
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
-        at = await resolve(log, as_of) if as_of else None
-        result = await ask_question(log, name, parameters, as_of=at, prices=prices)
+        lake = await open_source(log, state.url, state.settings)
+        at = await resolve(log, as_of, lake.find if lake else None) if as_of else None
+        result = await ask_question(log, name, parameters, as_of=at, prices=prices, source=lake)
     _waits(question(name))
     _print_result(state, result, fmt, as_of)

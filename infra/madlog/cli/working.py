@@ -18,6 +18,7 @@ from madlog.cli._context import (
     run,
     state_of,
 )
+from madlog.cli._lake import Archiving
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -127,6 +128,7 @@ async def _worker(
         else:
             engine = open_worker(log, state.settings, names)
         evidence = _Evidence(keeper, state.settings.evidence_interval_s)
+        lake = await Archiving.opened(log, state.url, state.settings, names)
         learning = open_learning(log, state.url, state.settings, names, decides)
         with progress_bar("events processed") as show:
             working = engine.run(
@@ -135,13 +137,15 @@ async def _worker(
                 recovering=_sparse_note(),
             )
             if not until_idle:
-                working = _beside(working, learning, Timers(log), evidence)
+                working = _beside(working, learning, Timers(log), evidence, lake)
             report = await working
         with progress_bar("outcomes and decisions in retrospect") as show:
             await learning.run(show)
         # The live projections, which `replay rebuild` holds against a fold from zero.
         await refresh(log, folder_beside(state.url, state.settings) / "projections")
         await evidence.run()
+        if until_idle:
+            await lake.finish()
     print_object(
         state,
         {
@@ -176,6 +180,7 @@ async def _beside(
     learning: "Learning",
     timers: "Timers",
     evidence: _Evidence,
+    lake: Archiving,
 ) -> "Report":
     """Work; learn and sign once in a while meanwhile, and say when times are up."""
     import asyncio
@@ -197,7 +202,7 @@ async def _beside(
 
     # The first that ends, ends all: the engine because it was told to, the others by their error.
     engine = asyncio.ensure_future(working)
-    others = [asyncio.ensure_future(one()) for one in (learn, look_at_times, sign)]
+    others = [asyncio.ensure_future(one()) for one in (learn, look_at_times, sign, lake.go_on)]
     tasks: list[asyncio.Future[Any]] = [engine, *others]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
