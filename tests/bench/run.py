@@ -42,7 +42,9 @@ _ROUTING = ("routing-dtr", "routing-lppm", "routing-process")
 ROUTING = ("routing", *_ROUTING)
 MONTH = "month"
 SEARCH = "search"
-NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, SEARCH)
+_SANDBOX = "sandbox"
+_EVIDENCE = "evidence"
+NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, SEARCH, _SANDBOX, _EVIDENCE)
 
 # The public data sets stand beside the checkout, not in it: they are by others.
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -275,6 +277,14 @@ async def measure(
             from tests.bench import search_run
 
             rows += await search_run.measure(folder, rounds, turns or search_run.TURNS)
+        if _SANDBOX in wanted:
+            from tests.bench import sandbox_run
+
+            rows += await sandbox_run.measure(folder, rounds)
+        if _EVIDENCE in wanted:
+            from tests.bench import evidence_run
+
+            rows += await evidence_run.measure(folder, rounds, evidence_run.LEAVES)
         for names, function in (
             (("append", "group-commit"), _append),
             (("replay",), _replay),

@@ -1,6 +1,7 @@
 """sql, ask: questions about the log."""
 
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -18,11 +19,14 @@ from madlog.cli._context import (
     state_of,
 )
 from madlog.cli._lake import open_source
+from madlog.cli.untrusted import PrincipalOption, TimeoutOption, UntrustedOption, Walled
 
 if TYPE_CHECKING:
     from madlog.analytics.prices import PriceList
     from madlog.analytics.questions import Question
     from madlog.analytics.sql import Result
+    from madlog.analytics.tables import Source
+    from madlog.topics import EventLog, Vector
 
 __all__ = ("PricesOption", "price_list", "register")
 
@@ -54,20 +58,28 @@ def sql(
     as_of: AsOf = None,
     prices: PricesOption = None,
     fmt: FormatOption = None,
+    untrusted: UntrustedOption = False,
+    principal: PrincipalOption = None,
+    timeout: TimeoutOption = None,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Ask in SQL: one SELECT over the log's views, no access to files.
 
-    The table prices holds the price list of --prices, else of MADLOG_PRICES.
+    The table prices holds the price list of --prices, else of MADLOG_PRICES. With --untrusted the
+    SQL may come from anybody: it is held to 10 s, 1 GiB of memory, 64 MiB and a million rows, and
+    who asked what is on the log (view audit) before the answer.
 
     \b
     Examples:
       madlog sql "select sender, count(*) from turns group by 1 order by 2 desc"
+      madlog sql "from search('refund late') join turns using (event_id) order by score desc"
       madlog sql "from decisions" --format parquet > decisions.parquet
+      madlog sql --untrusted --principal ada "select count(*) from turns"
     """
     state = state_of(ctx, log, as_json)
-    run(_sql(state, query, as_of, _format(state, fmt), price_list(state, prices)))
+    walled = Walled.chosen(untrusted, principal, timeout)
+    run(_sql(state, query, as_of, _format(state, fmt), price_list(state, prices), walled))
 
 
 def price_list(state: State, given: Path | None) -> "PriceList":
@@ -87,16 +99,41 @@ def _format(state: State, fmt: str | None) -> str:
     return chosen
 
 
-async def _sql(state: State, text: str, as_of: str | None, fmt: str, prices: "PriceList") -> None:
+async def _sql(
+    state: State,
+    text: str,
+    as_of: str | None,
+    fmt: str,
+    prices: "PriceList",
+    walled: Walled | None,
+) -> None:
     from madlog.analytics.as_of import as_of as resolve
-    from madlog.analytics.sql import query
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
         lake = await open_source(log, state.url, state.settings)
         at = await resolve(log, as_of, lake.find if lake else None) if as_of else None
-        result = await query(log, text, as_of=at, prices=prices, source=lake)
+        if walled is None:
+            result = await _trusted(state, log, text, at, prices, lake)
+        else:
+            result = await walled.query(log, text, at, prices, lake)
     _print_result(state, result, fmt, as_of)
+
+
+async def _trusted(
+    state: State,
+    log: "EventLog",
+    text: str,
+    at: "Vector | None",
+    prices: "PriceList",
+    lake: "Source | None",
+) -> "Result":
+    """Run SQL that may search too."""
+    from madlog.analytics.sql import query
+    from madlog.wiring import open_search
+
+    with closing(open_search(state.url, state.settings, note)) as index:
+        return await query(log, text, as_of=at, prices=prices, source=lake, search=index)
 
 
 def _print_result(state: State, result: "Result", fmt: str, as_of: str | None) -> None:

@@ -59,6 +59,7 @@ def _findings(state: State) -> list[dict[str, Any]]:
 
     from madlog import __version__
     from madlog.cli._kafka_facts import broker_facts, tool_facts
+    from madlog.cli.untrusted import wall_findings
 
     new_enough = sys.version_info >= (3, 11)
     rows = [
@@ -74,7 +75,7 @@ def _findings(state: State) -> list[dict[str, Any]]:
     named = os.environ.get("MADLOG_KAFKA")
     if named:
         rows += broker_facts("MADLOG_KAFKA", f"kafka://{named}")
-    return [*rows, _table_finding(), *tool_facts()]
+    return [*rows, _table_finding(), *wall_findings(), *tool_facts()]
 
 
 def _table_finding() -> dict[str, Any]:
