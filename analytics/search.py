@@ -134,18 +134,21 @@ class SearchIndex:
     ) -> list[tuple[Any, ...]]:
         """Return (event_id, conversation_id, sender, occurred_at, score) of all that match.
 
-        The best first. Raises BadSearch, IndexUnavailable.
+        The best first, after taking up the log's tail. Raises BadSearch, IndexUnavailable.
         """
-        condition, values = _where(words, ANYTHING, as_of)
+        where = _where(words, ANYTHING, as_of)
+        return await self._asked(log, partial(_every, where), None, log_damage)
 
-        def every(connection: apsw.Connection) -> list[tuple[Any, ...]]:
-            query = (
-                "SELECT t.event_id, t.conversation_id, t.sender, t.occurred_at, "
-                f"-bm25(words) AS score {_FROM} WHERE {condition} {_ORDER}"
-            )
-            return list(connection.execute(query, values))
-
-        return await self._asked(log, every, None, log_damage)
+    def folded_rows(self, words: str, *, as_of: Vector | None = None) -> list[tuple[Any, ...]]:
+        """Return the same of what was taken up before, now and in this thread."""
+        where = _where(words, ANYTHING, as_of)
+        apart = IndexFile(self._file.path, self._tell)
+        try:
+            return list(apart.guarded(partial(_every, where)))
+        except DAMAGE as error:
+            raise self._file.unavailable(error) from error
+        finally:
+            apart.close()
 
     async def take_up(
         self,
@@ -352,6 +355,15 @@ def _read(connection: apsw.Connection, work: Callable[[apsw.Connection], T]) -> 
     finally:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
+
+
+def _every(where: _Where, connection: apsw.Connection) -> list[tuple[Any, ...]]:
+    condition, values = where
+    query = (
+        "SELECT t.event_id, t.conversation_id, t.sender, t.occurred_at, "
+        f"-bm25(words) AS score {_FROM} WHERE {condition} {_ORDER}"
+    )
+    return list(connection.execute(query, values))
 
 
 def _best(

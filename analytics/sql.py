@@ -19,6 +19,7 @@ import duckdb
 from madlog.analytics.columns import KINDS, schema_of
 from madlog.analytics.errors import BadParameter, BadSql, SqlLimit
 from madlog.analytics.prices import NO_PRICES, PriceList
+from madlog.analytics.search_sql import Search, add_search
 from madlog.analytics.tables import LogSource, Source, Table, Tables, topics_of
 from madlog.analytics.views import TABLE_PREFIX, VIEWS
 from madlog.processors.promise import interval
@@ -72,24 +73,34 @@ async def query(
     parameters: Mapping[str, Any] | None = None,
     source: Source | None = None,
     prices: PriceList = NO_PRICES,
+    search: Search | None = None,
 ) -> Result:
     """Run one SELECT over the log up to `as_of` (exclusive), by default its end now.
 
-    Beside the log's views there is the table `prices`, which holds the price list.
-    Raises BadSql, BadParameter, SqlLimit.
+    Beside the log's views there is the table `prices`, which holds the price list, and with a
+    `search` the table function search('words'). Raises BadSql, BadParameter, SqlLimit, BadSearch.
     """
     with duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": memory_limit}) as con:
         values = _values(_one_select(con, sql), parameters or {})
         kinds = {kind for name in views_of(con, sql) for kind in VIEWS[name].kinds}
-        topics = topics_of(kinds, await log.log.topics())
-        end = await log.log.end(topics) if as_of is None else as_of.only(topics)
-        unread = tuple(sorted(set(topics) - {tp.topic for tp in end}))
-        tables = await (source or LogSource(log)).tables(kinds, end)
+        searched = search is not None and "search" in _table_functions(con, sql)
+        present = await log.log.topics()
+        topics = topics_of(kinds, present)
+        looked_at = {*topics, *topics_of(["Turn"] if searched else [], present)}
+        end = await log.log.end(sorted(looked_at)) if as_of is None else as_of.only(looked_at)
+        unread = tuple(sorted(looked_at - {tp.topic for tp in end}))
+        tables = await (source or LogSource(log)).tables(kinds, end.only(topics))
         con.register("prices", prices.table())
+        failed = None
+        if search is not None and searched:
+            await search.take_up(log)
+            failed = add_search(con, search, end)
         define(con, tables)
         work = asyncio.get_running_loop().run_in_executor(None, _run, con, sql, values)
         try:
             columns, types, table = await asyncio.shield(work)
+        except BadSql as error:
+            raise (failed and failed()) or error from error
         except asyncio.CancelledError:
             con.interrupt()
             await asyncio.wait([work])
@@ -141,6 +152,14 @@ def views_of(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     if hidden:
         raise BadSql(f"there is no view {hidden[0]!r}; the views are {', '.join(VIEWS)}")
     return set(VIEWS) if functions & _INDIRECT else tables & set(VIEWS)
+
+
+def _table_functions(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    """Return the names of the table functions that one SELECT reads."""
+    ((answer,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    functions: set[str] = set()
+    _collect(json.loads(answer), set(), functions)
+    return functions
 
 
 def _collect(tree: Any, tables: set[str], functions: set[str]) -> None:

@@ -147,3 +147,12 @@ def test_the_benchmark_measures_and_turns_are_its_own_option(tmp_path: Path) -> 
     assert all(row["ours"] > 0 and row["baseline"] > 0 for row in ran.rows)
     refused = madlog("bench", "append", "--turns", "1000", cwd=tmp_path).refused(2)
     assert "madlog bench search" in refused
+
+
+def test_sql_has_searches_as_a_table(log: Path) -> None:
+    query = "select count(*) as n from search('espresso') join turns using (event_id)"
+    like = "select count(*) as n from turns where text ilike '%espresso%'"
+    by_search = inside("sql", query, "--json", cwd=log)
+    assert by_search.rows == inside("sql", like, "--json", cwd=log).rows
+    refused = inside("sql", "from search('\"espresso')", cwd=log).refused(2)
+    assert "not closed" in refused
