@@ -44,7 +44,8 @@ MONTH = "month"
 SEARCH = "search"
 _SANDBOX = "sandbox"
 _EVIDENCE = "evidence"
-NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, SEARCH, _SANDBOX, _EVIDENCE)
+_EVIDENCE = "evidence"
+NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, SEARCH, _SANDBOX, _EVIDENCE, _EVIDENCE)
 
 # The public data sets stand beside the checkout, not in it: they are by others.
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -281,6 +282,10 @@ async def measure(
             from tests.bench import sandbox_run
 
             rows += await sandbox_run.measure(folder, rounds)
+        if _EVIDENCE in wanted:
+            from tests.bench import evidence_run
+
+            rows += await evidence_run.measure(folder, rounds, evidence_run.LEAVES)
         if _EVIDENCE in wanted:
             from tests.bench import evidence_run
 

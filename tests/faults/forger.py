@@ -8,7 +8,13 @@ from zlib import crc32
 
 import apsw
 
-from madlog.topics._embedded_storage import CHAIN_START, partition_rows, record_table, wire
+from madlog.topics._embedded_storage import (
+    CHAIN_START,
+    fetch,
+    partition_rows,
+    record_table,
+    wire,
+)
 from madlog.topics.positions import TopicPartition
 
 __all__ = ("Stored", "forge")
@@ -29,7 +35,7 @@ def forge(folder: Path, tp: TopicPartition, change: Callable[[list[Stored]], lis
     (row,) = [one for one in partition_rows(connection) if one[1:3] == tuple(tp)]
     table = record_table(row.id)
     columns = "key, value, headers, appended_at"
-    stored = connection.execute(f"SELECT {columns} FROM {table} ORDER BY offset").fetchall()
+    stored = fetch(connection, f"SELECT {columns} FROM {table} ORDER BY offset")
     head, forged = CHAIN_START, []
     records = change([Stored(*one) for one in stored])
     for offset, one in enumerate(records):
