@@ -30,6 +30,7 @@ from madlog.topics import LogEvent
 
 __all__ = (
     "FORM",
+    "QUIET",
     "absent",
     "columns_hash",
     "event_select",
@@ -42,6 +43,13 @@ __all__ = (
 
 # The form of the files: raised when readers of an older one would misread them.
 FORM = 1
+
+# Nothing is fetched, and nothing is left in the folder that somebody works in.
+QUIET: dict[str, str | bool | int | float | list[str]] = {
+    "temp_directory": "",
+    "autoinstall_known_extensions": False,
+    "autoload_known_extensions": False,
+}
 
 _SQL_TYPES = {
     "string": "VARCHAR",

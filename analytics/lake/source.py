@@ -88,7 +88,7 @@ class LakeSource:
             return None
         for file in files:
             self._store.look_at(file)
-        with duckdb.connect(":memory:") as con:
+        with duckdb.connect(":memory:", config=layout.QUIET) as con:
             if self._store.filesystem is not None:
                 con.register_filesystem(self._store.filesystem)
             rows = con.execute(_FIND, [[self._store.place(f.path) for f in files], event_id])

@@ -55,7 +55,7 @@ class RangeWriter:
 def _write(
     store: LakeStore, tp: TopicPartition, span: tuple[int, int], tables: dict[str, Any]
 ) -> list[File]:
-    with duckdb.connect(":memory:") as con:
+    with duckdb.connect(":memory:", config=layout.QUIET) as con:
         return [
             _put(store, tp, span, name, layout.packed(con, name, rows))
             for name, rows in sorted(tables.items())
