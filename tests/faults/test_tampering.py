@@ -163,6 +163,17 @@ async def test_a_log_that_was_cut_off_is_found(folder: Path) -> None:
     assert "7 records" in str(verdict.findings[0])
 
 
+async def test_nothing_is_signed_of_a_log_that_ends_before_what_was_hashed(folder: Path) -> None:
+    forge(folder, TREE, lambda records: records[:-7])
+    log = await open_event_log(str(folder), create=False)
+    with Tiles(folder / "evidence.sqlite") as tiles:
+        kept = await Keeper(log, tiles, KEY).run()
+    await log.close()
+    assert kept.signed == []
+    assert len(kept.broken) == 1
+    assert kept.broken[0].startswith(f"{TREE} ends at @")
+
+
 async def test_what_was_appended_after_the_last_checkpoint_is_no_difference(folder: Path) -> None:
     await (await grown(folder, TURNS, 100)).close()
     verdict = await checked(folder)

@@ -72,6 +72,8 @@ class Keeper:
         self._tiles = tiles
         self._key = key
         self._on_log: dict[TopicPartition, Checkpoint] | None = None
+        # Where the log ends before what was hashed of it.
+        self._short: dict[TopicPartition, int] = {}
 
     async def run(
         self,
@@ -96,6 +98,7 @@ class Keeper:
         end = await log.end(await covered_topics(log))
         growing = {tp: _Growing(self._tiles.tree(tp)) for tp in end}
         start = Vector({tp: one.tree.next_offset for tp, one in growing.items()})
+        self._short = {tp: at for tp, at in end.items() if at < start[tp]}
         count = waiting = 0
 
         def stop_at(damage: Damage) -> None:
@@ -183,6 +186,12 @@ class Keeper:
         self, key: SigningKey, tp: TopicPartition, tree: Tree
     ) -> Checkpoint | None:
         """Return what is to be signed of a tree, None for nothing; raises EvidenceBroken."""
+        if tp in self._short:
+            raise EvidenceBroken(
+                f"{tp} ends at @{self._short[tp]}, and records up to @{tree.next_offset - 1} were "
+                "hashed: it was cut off, or an older copy of the log was put in its place; nothing "
+                "of it is signed until this is mended: madlog check"
+            )
         before = await self._newest(key, tp, tree)
         now = Checkpoint(origin_of(key.name, tp), tree.size, self._tiles.root(tp, tree.size))
         if before is None:

@@ -6,6 +6,7 @@ level 0 also says at which offset each of its records stands. Tiles of all trees
 SQLite file, so that a batch of records is in it whole or not at all, whatever is killed when.
 """
 
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -57,12 +58,16 @@ class Tiles:
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         """Open the file, making it if it is not there; raises HashesDamaged."""
         self.path = path
-        flags = apsw.SQLITE_OPEN_READONLY
+        name, flags = str(path), apsw.SQLITE_OPEN_READONLY
         if not read_only:
             flags = apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+        elif not os.access(path.parent, os.W_OK) and not Path(f"{path}-wal").exists():
+            # Nobody writes where nothing can be: else readers too would make files beside it.
+            name = f"{path.absolute().as_uri()}?immutable=1"
+            flags |= apsw.SQLITE_OPEN_URI
         self._using = threading.Lock()
         try:
-            self._connection = apsw.Connection(str(path), flags=flags)
+            self._connection = apsw.Connection(name, flags=flags)
             self._connection.set_busy_timeout(_BUSY_MS)
             self._make_tables(read_only)
         except apsw.Error as error:

@@ -165,6 +165,7 @@ async def _evidence(
     published: "list[Published]",
 ) -> "Verdict | None":
     """Hold the log against its evidence; None where there is none."""
+    import os
     from contextlib import ExitStack
 
     from madlog.topics.evidence import HashesDamaged, Tiles, check_evidence
@@ -175,7 +176,8 @@ async def _evidence(
         tiles = None
         try:
             if file.exists():
-                tiles = stack.enter_context(Tiles(file, read_only=True))
+                unwritable = not os.access(file.parent, os.W_OK)
+                tiles = stack.enter_context(Tiles(file, read_only=unwritable))
         except HashesDamaged as error:
             note(f"madlog: {error}")
         verdict = await check_evidence(log, tiles, trusted, published, show)
