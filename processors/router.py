@@ -73,6 +73,7 @@ class Router:
         decides: Decides = "live",
         get_blob: Callable[[str], bytes] | None = None,
         serving: Serving | None = None,
+        delivers: bool = True,
     ) -> None:
         self._registry = registry or Registry()
         self._decides = decides
@@ -81,6 +82,7 @@ class Router:
         self._max_error = max_error
         self._audit_rate = audit_rate
         self._serving = serving or Serving(get_blob)
+        self._delivers = delivers
         # Only where agents live here is there anything to conduct.
         self._lives = decides == "live" and len(self._registry) > 0
 
@@ -131,7 +133,8 @@ class Router:
             decision, *more = self._decided(state, fields, agent, history, 2 * number)
             outputs.append(decision)
             if self._decides == "live":
-                outputs.append(_delivery(event, decision.event_id, name, 2 * number + 1))
+                if self._delivers:
+                    outputs.append(_delivery(event, decision.event_id, name, 2 * number + 1))
                 outputs += more
         new = {
             **history,

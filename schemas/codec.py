@@ -8,6 +8,7 @@ import hashlib
 import json
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from io import BytesIO
@@ -316,6 +317,9 @@ class Schemas:
         # by fingerprint
         self._readers: dict[bytes, _Entry] = {}
         self._ids: dict[bytes, bytes] = {}  # schema id as it stands on the wire -> fingerprint
+        # Schemas whose records are read as they were written, and readers of some of their fields.
+        self._written: dict[_Reader, dict[str, Any]] = {}
+        self._some: dict[tuple[_Reader, frozenset[str]], _Reader] = {}
         self._upcasters = dict(upcasters or {})
         for kind, versions in released.all.items():
             for number, schema in enumerate(versions, start=1):
@@ -327,7 +331,20 @@ class Schemas:
         upcaster = self._upcasters.get((kind, name.hex()))
         # An upcaster sees the record as it was written; Avro resolution would refuse it first.
         read = _reader(schema, None if upcaster else reader)
+        if upcaster is None and reader is None:
+            self._written[read] = schema
         self._readers[name] = (kind, read, version, upcaster)
+
+    def _of_some(self, read: _Reader, names: frozenset[str]) -> _Reader:
+        """Return a reader of some fields, of all where the schema must be resolved or lifted."""
+        some = self._some.get((read, names))
+        if some is None:
+            some = read
+            if read in self._written:
+                with suppress(NotCompilable):
+                    some = compile_decoder(_plain(self._written[read]), names)
+            self._some[read, names] = some
+        return some
 
     def __contains__(self, name: bytes) -> bool:
         return name in self._readers
@@ -379,13 +396,21 @@ class Schemas:
             )
         return self._readers[name], SINGLE_OBJECT_SIZE
 
-    def decode_fields(self, value: bytes) -> tuple[str, Fields]:
-        """Return (kind, fields) of wire bytes; raises Undecodable, UnknownSchema."""
+    def decode_fields(
+        self, value: bytes, names: frozenset[str] | None = None
+    ) -> tuple[str, Fields]:
+        """Return (kind, fields) of wire bytes; raises Undecodable, UnknownSchema.
+
+        With `names` at least these fields, as far as the kind has them: what is passed over costs
+        a fraction of what is read.
+        """
         at = SINGLE_OBJECT_SIZE
         entry = self._readers.get(value[2:at]) if value[:2] == MARKER else None
         if entry is None:
             entry, at = self._entry(value)
         kind, read, _, upcaster = entry
+        if names is not None:
+            read = self._of_some(read, names)
         try:
             fields, end = read(value, at)
         except Exception as error:  # fastavro raises many kinds for bad bytes

@@ -180,7 +180,11 @@ class Again:
         if key not in self._routers:
             serving = self._given if decides == "live" else None
             self._routers[key] = Router(
-                self._registry, max_error=max_error, decides=decides, serving=serving
+                self._registry,
+                max_error=max_error,
+                decides=decides,
+                serving=serving,
+                delivers=False,
             )
         return self._routers[key]
 

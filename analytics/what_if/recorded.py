@@ -4,16 +4,32 @@ What was decided of a turn is one of few things, so each is kept once; ids are k
 bytes.
 """
 
-from collections.abc import Collection, Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from madlog.processors.acting.writing import GUARD
+from madlog.schemas import SchemaError
 from madlog.topics import EventLog, LogEvent, Vector
 from madlog.topics.log import OnDamage
 
 __all__ = ("Recorded", "RecordedDecisions", "Verdicts", "named", "read_verdicts")
 
 _GUARD = GUARD.name
+_NAMES = frozenset(
+    (
+        "event_id",
+        "sender",
+        "turn_id",
+        "recipient",
+        "mode",
+        "tier",
+        "route",
+        "arguments",
+        "model_id",
+        "control_id",
+        "max_error",
+    )
+)
 
 
 class Recorded(NamedTuple):
@@ -76,10 +92,9 @@ class RecordedDecisions:
         self._of: dict[bytes, tuple[Recorded, ...]] = {}
         self._once: dict[tuple[Recorded, ...], tuple[Recorded, ...]] = {}
 
-    def fold(self, event: LogEvent) -> None:
+    def fold(self, kind: str, fields: Mapping[str, Any]) -> None:
         """Take up a Decision."""
-        fields = event.fields
-        if event.kind != "Decision" or fields["mode"] == "shadow":
+        if kind != "Decision" or fields["mode"] == "shadow":
             return
         if fields["sender"]["name"] == _GUARD:
             return
@@ -93,7 +108,7 @@ class RecordedDecisions:
             fields["model_id"],
             fields["control_id"],
             fields["max_error"],
-            self._verdicts.of(event.event_id) if cheap else None,
+            self._verdicts.of(fields["event_id"]) if cheap else None,
         )
         key = _small(fields["turn_id"])
         before = self._of.get(key, ())
@@ -110,11 +125,17 @@ class RecordedDecisions:
     async def read(
         self, log: EventLog, end: Vector, partitions: Collection[int], on_damage: OnDamage
     ) -> "RecordedDecisions":
-        """Read the decisions of some partitions."""
+        """Read the decisions of some partitions, and of each what is compared alone."""
         upto = Vector({tp: at for tp, at in end.items() if tp.partition in partitions})
-        async for events in log.read(Vector(), upto, on_damage=on_damage):
-            for event in events:
-                self.fold(event)
+        decode = log.schemas.decode_fields
+        async for records in log.log.read(Vector(), upto, on_damage=on_damage):
+            for record in records:
+                try:
+                    self.fold(*decode(record.value, _NAMES))
+                except SchemaError:
+                    # Damaged, or of a schema that another process has registered since.
+                    for event in await log.decode_all([record], on_damage):
+                        self.fold(event.kind, event.fields)
         return self
 
 

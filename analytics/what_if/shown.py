@@ -29,7 +29,7 @@ async def decided_otherwise(
     recorded = RecordedDecisions(Verdicts())
     for made in decisions.values():
         for event in made:
-            recorded.fold(event)
+            recorded.fold(event.kind, event.fields)
     found: dict[str, list[Difference]] = {}
     for name, said in events.items():
         counted = {
