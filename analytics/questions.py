@@ -42,8 +42,13 @@ _WAITS = "-- waits for "
 # In the order in which they are listed.
 GROUPS = ("conversations", "agents", "routing", "learning", "cost", "faults", "security", "proof")
 _WORD = re.compile(r"[a-z]+")
-# Words, without a last s, that say nothing about a question.
-_COMMON = frozenset({"a", "an", "the", "of", "in", "on", "to", "by", "and", "or", "i", "it", "wa"})
+# Words that say nothing about a question, and how many letters of the others are compared: approved
+# and approvals are of one stem.
+_COMMON = re.compile(
+    r"an?|the|of|in|on|to|by|and|or|i|its?|was|is|are|were|be|who|what|which|how|why|when|where|each"
+    r"|that|this|there|for|with|from|did|do|does|has|have|had|one"
+)
+_STEM = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +136,19 @@ def questions() -> Mapping[str, Question]:
 
 def nearest(text: str, count: int = 3) -> list[Question]:
     """Return the questions nearest to a free text, best first: by shared words, then spelling."""
-    words = {_stem(word) for word in _WORD.findall(text.lower())}
+    words = _stems(text)
 
     def score(question: Question) -> tuple[float, float]:
-        names = {_stem(word) for word in _WORD.findall(question.name)}
-        told = {_stem(word) for word in _WORD.findall(question.sentence.lower())} - _COMMON
+        names, told = _stems(question.name), _stems(question.sentence)
         spelling = SequenceMatcher(None, text.lower(), question.name).ratio()
         return 3 * len(words & names) + len(words & told) + 2 * spelling, spelling
 
     return sorted(questions().values(), key=score, reverse=True)[:count]
 
 
-def _stem(word: str) -> str:
-    return word.removesuffix("s")
+def _stems(text: str) -> set[str]:
+    words = _WORD.findall(text.lower())
+    return {word.removesuffix("s")[:_STEM] for word in words if not _COMMON.fullmatch(word)}
 
 
 def question(name: str) -> Question:

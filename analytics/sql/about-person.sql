@@ -5,7 +5,12 @@ WITH told AS (
     SELECT occurred_at, conversation_id, kind, sender, subject, event_id, payload,
         concat_ws(' ', array_to_string(json_extract_string(payload, '$.parts[*].text'), ''),
             payload->>'arguments', payload->>'result', payload->>'error') AS text
-    FROM events WHERE kind <> 'Delivery' OR subject = $person
+    FROM events
+    -- A delivery holds the bytes of a turn that is here itself.
+    WHERE subject = $person OR (kind <> 'Delivery' AND (sender = $person OR contains(
+        -- Most payloads do not hold the name at all; a name in JSON is written as JSON writes it.
+        lower(payload::VARCHAR), trim(to_json(lower($person))::VARCHAR, '"')
+    )))
 ), related AS (
     SELECT *, CASE
         WHEN sender = $person THEN 'by'

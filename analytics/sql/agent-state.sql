@@ -14,7 +14,8 @@ WITH orders AS (
         ORDER BY "offset" DESC
     ) = 1 AND (expires_at IS NULL OR expires_at > newest)
 ), served AS (
-    SELECT mode, tier, model_version, model_id, occurred_at
+    SELECT mode, tier, model_version, model_id, occurred_at,
+        min(occurred_at) OVER (PARTITION BY mode, tier, model_id) AS since
     FROM decisions WHERE recipient = $agent
     QUALIFY row_number() OVER (
         PARTITION BY mode, tier ORDER BY occurred_at DESC, event_id DESC
@@ -29,7 +30,7 @@ WITH orders AS (
     FROM standing
     WHERE command = 'stop' OR (command <> 'start' AND value IS NOT NULL)
     UNION ALL
-    SELECT 'decided by', mode || ' ' || tier, model_version, occurred_at, model_id FROM served
+    SELECT 'decided by', mode || ' ' || tier, model_version, since, model_id FROM served
     UNION ALL
     SELECT 'process', process || ' in ' || conversation_id,
         state || coalesce(' at step ' || step, ''), occurred_at, instance_id

@@ -463,6 +463,10 @@ async def test_a_conversation_that_is_not_there_is_an_error_and_not_an_empty_ans
         ("transcrpt", "transcript"),
         ("slow tool calls", "slowest"),
         ("unanswerd turns", "unanswered"),
+        ("who approved the refund", "approvals"),
+        ("what was refused", "refusals"),
+        ("personal data of maria", "about-person"),
+        ("is anything missing", "completeness"),
     ],
 )
 def test_free_text_finds_the_nearest_question(text: str, name: str) -> None:

@@ -357,14 +357,14 @@ async def test_a_sender_s_share_of_unreadable_turns_is_told_by_period() -> None:
     ]
 
 
-async def test_duplicates_are_counted_by_key_and_by_id() -> None:
+async def test_repeated_events_are_counted_by_key_and_by_id() -> None:
     keyed = turn(1, "anna").model_copy(update={"idempotency_key": "k"})
     log = await log_of(keyed, turn(2, "anna"))
     # What another program wrote, without the key that the log itself knows repeats by.
     for again in (keyed.model_copy(update={"event_id": eid(9)}), turn(2, "anna")):
         await log.log.append([NewRecord("mad.conversations", b"c1", encode(again))])
     columns = ("topic", "events", "with_key", "repeat_a_key", "repeat_an_id", "rate")
-    found = {row[0]: row[1:] for row in await answer(log, "duplicates", *columns)}
+    found = {row[0]: row[1:] for row in await answer(log, "repeated-events", *columns)}
     assert found["mad.conversations"] == (4, 2, 1, 1, 0.5)
 
 
