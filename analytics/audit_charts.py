@@ -13,7 +13,7 @@ _NAME_MAX = 18
 _GRAPH_WIDTH = 620
 _NODES_MAX = 14
 _ARROW = (
-    '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="9" markerHeight="9" '
+    '<defs><marker id="tip" viewBox="0 0 8 8" refX="6" refY="4" markerWidth="13" markerHeight="13" '
     'markerUnits="userSpaceOnUse" orient="auto"><path class="tip" d="M0 0 8 4 0 8z"/></marker>'
     "</defs>"
 )

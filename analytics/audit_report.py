@@ -110,7 +110,7 @@ async def audit_report(
     periods = await query(log, _ACTIVITY, as_of=end, source=once)
     costs = await asked(_COSTS)
     failed, refused = await asked(_FAILED), await asked(_REFUSED)
-    twice = list(json_rows(await ask(log, "duplicate-effects", as_of=end)))
+    twice = list(json_rows(await ask(log, "duplicate-effects", as_of=end, source=once)))
     body = [
         f"<h1>Audit of {escape(short(name, 80))}</h1>",
         f'<p class="soft">{_when(figures)}Turns: {escape(figures["traffic"] or "none yet")}. '
@@ -225,7 +225,8 @@ def _verdict(integrity: Integrity | None) -> list[str]:
         items = "".join(f"<li>{escape(short(one, 300))}</li>" for one in integrity.wrong[:20])
         more = len(integrity.wrong) - 20
         items += f"<li>and {more:,} more: madlog check</li>" if more > 0 else ""
-        title = f"The log is not whole: {len(integrity.wrong):,} findings"
+        count = len(integrity.wrong)
+        title = f"The log is not whole: {count:,} finding{'s' if count > 1 else ''}"
         body = f"<b>{title}</b>{looked}.<ul>{items}</ul>"
         return [f'<div class="verdict broken">{body}</div>']
     if integrity.checkpoints:

@@ -15,6 +15,7 @@ from madlog.cli._context import (
     run,
     state_of,
 )
+from madlog.cli._lake import open_source
 from madlog.cli.ask import PricesOption, price_list
 
 if TYPE_CHECKING:
@@ -101,7 +102,8 @@ async def _audit(state: State, out: Path, check: bool, prices: "PriceList") -> b
                 found.verdict.checkpoints if found.verdict else 0,
                 found.verdict.notes if found.verdict else (),
             )
-        made = await audit_report(log, state.url, prices=prices, integrity=integrity)
+        lake = await open_source(log, state.url, state.settings)
+        made = await audit_report(log, state.url, prices=prices, integrity=integrity, source=lake)
     _write(out, made.html)
     note(f"up to {made.as_of}")
     whole = None if integrity is None else not integrity.wrong
