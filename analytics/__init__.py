@@ -11,12 +11,14 @@ if TYPE_CHECKING:
     from madlog.analytics.questions import questions as questions
     from madlog.analytics.replay import rebuild as rebuild
     from madlog.analytics.replay import refresh as refresh
+    from madlog.analytics.sql import connect as connect
     from madlog.analytics.sql import query as query
 
-__all__ = ("ask", "query", "questions", "rebuild", "refresh")
+__all__ = ("ask", "connect", "query", "questions", "rebuild", "refresh")
 
 _HOMES = {
     "ask": "madlog.analytics.questions",
+    "connect": "madlog.analytics.sql",
     "query": "madlog.analytics.sql",
     "questions": "madlog.analytics.questions",
     "rebuild": "madlog.analytics.replay",

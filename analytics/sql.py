@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from madlog.analytics.columns import KINDS, schema_of
-from madlog.analytics.errors import BadParameter, BadSql, SqlLimit
+from madlog.analytics.errors import BadParameter, BadSql, LakeDamaged, SqlLimit
 from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.search_sql import Search, add_search
 from madlog.analytics.tables import LogSource, Source, Table, Tables, topics_of
@@ -30,6 +30,7 @@ __all__ = (
     "OWN_FUNCTIONS",
     "Result",
     "add_functions",
+    "connect",
     "distinct",
     "layout",
     "query",
@@ -100,12 +101,35 @@ async def query(
         try:
             columns, types, table = await asyncio.shield(work)
         except BadSql as error:
-            raise (failed and failed()) or error from error
+            raise (failed and failed()) or _of_a_file(error, tables) or error from error
         except asyncio.CancelledError:
             con.interrupt()
             await asyncio.wait([work])
             raise
     return Result(columns, types, table, end, unread)
+
+
+async def connect(
+    log: EventLog,
+    *,
+    as_of: Vector | None = None,
+    source: Source | None = None,
+    prices: PriceList = NO_PRICES,
+    memory_limit: str = MEMORY_LIMIT,
+) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection with all views of the log up to `as_of`, by default its end now.
+
+    The connection is the caller's to use and to close. It can open the lake's files and no others;
+    what no lake holds is in its memory, decoded. Raises LakeUnavailable.
+    """
+    kinds = {kind for view in VIEWS.values() for kind in view.kinds}
+    topics = topics_of(kinds, await log.log.topics())
+    end = await log.log.end(topics) if as_of is None else as_of.only(topics)
+    tables = await (source or LogSource(log)).tables(kinds, end)
+    con = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": memory_limit})
+    con.register("prices", prices.table())
+    define(con, tables)
+    return con
 
 
 def _one_select(con: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
@@ -250,6 +274,17 @@ def distinct(names: Collection[str]) -> tuple[str, ...]:
             new, count = f"{name}_{count}", count + 1
         made.append(new)
     return tuple(made)
+
+
+def _of_a_file(error: BadSql, tables: Tables) -> LakeDamaged | None:
+    """Return what is wrong with a lake's file, where that is why a query could not be run."""
+    damaged = next((path for path in tables.paths if path in str(error)), None)
+    if damaged is None:
+        return None
+    return LakeDamaged(
+        f"the lake's file {damaged} cannot be read, its bytes are not those that were archived: "
+        "`madlog lake check` names all such files, `madlog lake repair` archives them again"
+    )
 
 
 def _told(error: Exception) -> Exception:

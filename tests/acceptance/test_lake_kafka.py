@@ -34,7 +34,8 @@ def lasting(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 async def test_both_backends_archive_to_equal_rows(
     tmp_path: Path, kafka_url: str, kafka_prefix: str
 ) -> None:
-    stored, answered = [], []
+    stored: list[dict[str, list[dict[str, Any]]]] = []
+    answered: list[dict[str, list[dict[str, Any]]]] = []
     for url in (str(tmp_path / "log"), f"{kafka_url}?prefix={kafka_prefix}"):
         async with opened(url) as log:
             store = LakeStore(str(tmp_path / f"lake-{len(stored)}"))

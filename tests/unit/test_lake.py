@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow.parquet as pq
 import pytest
 from tests.unit.lake_scene import NOW, answers, archive, mixed, query_rows, turn
@@ -18,7 +19,7 @@ from madlog.analytics.lake import (
     layout,
     read_manifest,
 )
-from madlog.analytics.sql import query
+from madlog.analytics.sql import connect, query
 from madlog.schemas import RangeArchived
 from madlog.topics import EventLog, NewRecord, TopicPartition, Vector
 from madlog.topics.catalog import CATALOG
@@ -388,3 +389,35 @@ async def test_an_event_is_found_in_the_lake_and_behind_it(log: EventLog, store:
         )
         assert found is not None
     assert await source.find(turn(99).event_id) is None
+
+
+def damaged_inside(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    for at in range(8, len(content) - 4_000, 3):
+        content[at] ^= 0xFF
+    path.write_bytes(content)
+
+
+async def test_bytes_that_changed_inside_a_file_are_named(
+    log: EventLog, store: LakeStore, tmp_path: Path
+) -> None:
+    await log.append([turn(n, "please refund " * 200) for n in range(200)])
+    await archive(log, store)
+    (path, *_) = [path for path in parquet(tmp_path) if path.name.startswith("Turn")]
+    damaged_inside(path)
+    with pytest.raises(LakeDamaged, match=path.name):
+        await query(log, "SELECT text, event_id FROM turns", source=LakeSource(log, store))
+
+
+async def test_a_connection_has_all_views_and_no_more(
+    log: EventLog, store: LakeStore, tmp_path: Path
+) -> None:
+    await log.append(mixed(30))
+    await archive(log, store)
+    await log.append(mixed(6, first=30))
+    con = await connect(log, source=LakeSource(log, store))
+    assert con.sql("SELECT count(*) FROM turns").fetchall() == [(18,)]
+    assert con.sql("SELECT count(*) FROM events WHERE kind = 'TimerFired'").fetchall() == [(6,)]
+    with pytest.raises(duckdb.PermissionException):
+        con.execute(f"SELECT * FROM read_text('{tmp_path}/lake/madlog-lake.json')")
+    con.close()
