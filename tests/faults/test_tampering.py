@@ -91,6 +91,10 @@ CASES: dict[str, tuple[Callable[[list[Stored]], list[Stored]], list[tuple[str, i
         lambda records: altered(altered(records, 7), 50),
         [("altered", 7, 8), ("altered", 50, 51)],
     ),
+    "a row of values": (
+        lambda records: altered(altered(altered(records, 8), 7), 9),
+        [("altered", 7, 10)],
+    ),
     "a key": (
         lambda records: [records[0]._replace(key=records[3].key), *records[1:]],
         [("altered", 0, 1)],

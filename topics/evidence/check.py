@@ -254,7 +254,7 @@ def _findings(one: _Tree) -> Iterator[Finding]:
     located: list[Finding] = []
     if one.comparison is not None:
         one.comparison.finish()
-        located = list(_located(one.tp, one.comparison.differences, one.next_offset))
+        located = _joined(_located(one.tp, one.comparison.differences, one.next_offset))
         yield from located
     if one.bad is not None and not located:
         signed, offset = one.bad
@@ -286,6 +286,20 @@ def _finding(kind: str, tp: TopicPartition, start: int, end: int, reason: str) -
     return Finding(kind, Damage(tp.topic, tp.partition, start, end, reason))
 
 
+def _joined(findings: Iterator[Finding]) -> list[Finding]:
+    """Make one finding of those that say the same of offsets that follow each other."""
+    joined: list[Finding] = []
+    for one in findings:
+        kind, damage = joined[-1] if joined else (None, one.damage)
+        if kind == one.kind and damage == one.damage._replace(
+            offset=damage.offset, offset_end=one.damage.offset
+        ):
+            joined[-1] = Finding(one.kind, damage._replace(offset_end=one.damage.offset_end))
+        else:
+            joined.append(one)
+    return joined
+
+
 def _located(tp: TopicPartition, differences: list[Difference], end: int) -> Iterator[Finding]:
     """Say of each difference what was done, and where."""
     wanted = {leaf.hash: leaf.offset for one in differences for leaf in one.expected}
@@ -314,7 +328,7 @@ def _replaced(
     """Say what became of the leaves that are `gone`, where those are that are `here` instead."""
     if not gone:
         for leaf in here:
-            reason = "this record was put in later: it was not here when the others were hashed"
+            reason = "put in later: not here when the records around it were hashed"
             yield _finding("inserted", tp, leaf.offset, leaf.offset + 1, reason)
     elif not here:
         first, last = gone[0].offset, gone[-1].offset
@@ -327,7 +341,7 @@ def _replaced(
     elif len(gone) == len(here):
         for leaf in here:
             if leaf.hash is not None:  # what cannot be read was named as damage
-                reason = "the record is not what it was when it was hashed"
+                reason = "not what was appended: the hash that was taken then is another"
                 yield _finding("altered", tp, leaf.offset, leaf.offset + 1, reason)
     elif any(leaf.hash is not None for leaf in here):
         reason = f"{_many(gone)} that stood here was replaced by {_many(here)}"
