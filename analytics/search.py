@@ -11,7 +11,7 @@ import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -299,6 +299,11 @@ class _Fold:
         return add(connection, self._rows, self._before, self._after)
 
 
+@lru_cache(maxsize=4096)
+def _array(names: tuple[str, ...]) -> str:
+    return json.dumps(names, ensure_ascii=False)
+
+
 def _row(event: LogEvent) -> Row:
     fields = event.fields
     return Row(
@@ -307,8 +312,8 @@ def _row(event: LogEvent) -> Row:
         fields["occurred_at"],
         fields["conversation_id"],
         fields["sender"]["name"],
-        json.dumps(list(fields["recipients"])),
-        json.dumps(list(fields["tags"]), ensure_ascii=False),
+        _array(tuple(fields["recipients"])),
+        _array(tuple(fields["tags"])),
         "".join([part["text"] or "" for part in fields["parts"]]),
     )
 

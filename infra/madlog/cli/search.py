@@ -18,6 +18,7 @@ from madlog.cli._context import (
     run,
     state_of,
 )
+from madlog.cli._lake import open_source
 from madlog.cli._times import iso, utc
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ def search(
     limit: Annotated[int, typer.Option("-n", "--limit", min=1, max=1000)] = 20,
     as_of: Annotated[
         str | None,
-        typer.Option("--as-of", metavar="POSITIONS|@FILE|TIME", help="No turn after that."),
+        typer.Option("--as-of", metavar="POSITIONS|@FILE|TIME|EVENT", help="No turn after that."),
     ] = None,
     log: LogOption = None,
     as_json: JsonOption = False,
@@ -87,7 +88,8 @@ async def _search(
     from madlog.wiring import open_search, opened
 
     async with opened(state.url, state.settings, create=False) as log:
-        at = await resolve(log, as_of) if as_of else None
+        lake = await open_source(log, state.url, state.settings) if as_of else None
+        at = await resolve(log, as_of, lake.find if lake else None) if as_of else None
         index = open_search(state.url, state.settings, lambda text: note(f"madlog: {text}"))
         with closing(index), progress_bar("turns taken into the index", 100) as show:
             found = await index.search(
