@@ -1,19 +1,22 @@
-"""All named questions together: on recorded runs, as of a position, in the docs and in the list."""
+"""All named questions: on recorded runs, as of a position, over a lake, in the docs, as a list."""
 
 import asyncio
 import gzip
 import json
 import re
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.acceptance.inside import inside
+from tests.unit.lake_scene import NOW, archive
 from tests.unit.test_questions import TAU, call, eid, log_of, turn
 
 from madlog.analytics.columns import KINDS
 from madlog.analytics.importing import import_file
+from madlog.analytics.lake import LakeSource, LakeStore
 from madlog.analytics.output import rows
 from madlog.analytics.questions import GROUPS, Question, ask, question, questions
 from madlog.analytics.tables import LogSource, Tables
@@ -70,14 +73,18 @@ def needed(asked: Question, **given: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("group", GROUPS)
-async def test_every_question_can_be_asked_as_of_a_position(group: str) -> None:
+async def test_every_question_can_be_asked_as_of_a_position_and_over_a_lake(
+    group: str, tmp_path: Path
+) -> None:
     log = await log_of(turn(1, "anna", "bot", "hi"), *call(2, "refund", {"order": 1}))
     at = await log.log.end(await log.log.topics())
     before = {one.name: await ask(log, one.name, needed(one), as_of=at) for one in of(group)}
     await log.append([turn(5, "zoe", "bot", "later"), *call(6, "refund", {"order": 1})])
+    store = LakeStore(str(tmp_path / "lake"))
+    await archive(log, store, NOW)
     for one in of(group):
-        after = await ask(log, one.name, needed(one), as_of=at)
-        assert after.table == before[one.name].table, one.name
+        after = await ask(log, one.name, needed(one), as_of=at, source=LakeSource(log, store))
+        assert after.table.to_pylist() == before[one.name].table.to_pylist(), one.name
 
 
 # The recorded runs hold no models, decisions, tokens or faults, and nobody gave orders in them.
@@ -157,6 +164,14 @@ def test_the_table_in_the_docs_is_what_the_files_say() -> None:
     }
     numbers = {int(number) for line in lines for number in re.findall(r"\d+", line[0])}
     assert numbers == set(range(1, 53))
+
+
+def test_the_commands_of_the_page_run(tmp_path: Path) -> None:
+    (block,) = re.findall(r"```bash\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    for line in block.splitlines():
+        program, *arguments = shlex.split(line, comments=True)
+        ran = inside(*arguments, cwd=tmp_path)
+        assert (program, ran.code) == ("madlog", 0), ran.err
 
 
 def test_every_question_is_of_a_group_and_in_a_total_order() -> None:
