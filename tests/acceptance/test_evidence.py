@@ -1,6 +1,7 @@
 """Evidence at the command line: keys, checkpoints, what check finds, bundles and their verifier."""
 
 import ast
+import asyncio
 import json
 import random
 import shutil
@@ -15,12 +16,18 @@ from types import ModuleType
 import pytest
 from tests.acceptance.cli import Ran
 from tests.acceptance.inside import inside
+from tests.bench.fixtures import turn
 from tests.faults.forger import Stored, forge
 
+from madlog.cli import working
+from madlog.cli._context import State
+from madlog.cli.working import EngineName, Retrospect
+from madlog.topics import EventLog
 from madlog.topics.catalog import partition_for
 from madlog.topics.evidence import verifier as shipped
 from madlog.topics.evidence.keys import read_key
 from madlog.topics.positions import TopicPartition
+from madlog.wiring import opened
 
 MUTATIONS = 100
 LINES_MAX = 150
@@ -261,3 +268,30 @@ def test_bad_input_is_refused_in_a_sentence(folder: Path) -> None:
     assert "chmod 600" in refused("evidence", "checkpoint")
     (folder / ".madlog" / "evidence.key").unlink()
     assert "--key" in refused("check", "--against", "published.txt")
+
+
+async def test_a_worker_signs_at_intervals(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = str(folder / ".madlog")
+    monkeypatch.setenv("MADLOG_EVIDENCE_INTERVAL_S", "1")
+
+    async def checkpoints(log: EventLog) -> int:
+        return sum([len(events) async for events in log.read_topics(["mad.system"])])
+
+    async with opened(url, create=False) as log:
+        before = await checkpoints(log)
+        work = asyncio.ensure_future(
+            working._worker(State(url), None, False, Retrospect.NONE, EngineName.TRANSACTIONAL)
+        )
+        try:
+            await log.append([turn(1)])
+            while await checkpoints(log) == before:
+                assert not work.done()
+                await asyncio.sleep(0.05)
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+
+
+def test_a_worker_says_what_it_does_not_sign_any_more(folder: Path) -> None:
+    forge(folder / ".madlog", TopicPartition("mad.schemas", 0), lambda records: records[:-1])
+    assert inside("worker", "--until-idle", cwd=folder).err.count("mad.schemas/0 ends at @") == 1
