@@ -104,7 +104,9 @@ def test_a_damaged_index_is_made_anew_and_said_and_one_that_cannot_be_written_re
     madlog("search", "espresso", "--log", "nowhere", cwd=log).refused(3)
 
 
-def test_several_processes_make_one_index_at_once(log: Path) -> None:
+def test_several_processes_make_one_index_of_a_damaged_one_at_once(log: Path) -> None:
+    (log / ".madlog" / "projections").mkdir()
+    (log / ".madlog" / "projections" / "search.sqlite").write_bytes(b"noise" * 5000)
     command = [sys.executable, "-m", "madlog", "search", "refund*", "--json"]
     running = [
         subprocess.Popen(command, cwd=log, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
