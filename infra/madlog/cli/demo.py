@@ -327,7 +327,8 @@ def _now_yours(show: _Show) -> None:
         "madlog worker --until-idle                      # who would have settled what",
         "madlog ask                                      # the questions with a name",
         'madlog sql "select sender, count(*) from turns group by 1"',
-        f"madlog ask who-talks-to-whom --log {_quoted(show.log)}",
+        f"madlog search refund EUR --log {_quoted(show.log)}",
+        f"madlog report audit --out audit.html --log {_quoted(show.log)}",
     )
     for line in lines:
         show.say(line)
