@@ -178,6 +178,19 @@ async def test_nothing_is_signed_of_a_log_that_ends_before_what_was_hashed(folde
     assert kept.broken[0].startswith(f"{TREE} ends at @")
 
 
+async def test_nothing_is_hashed_after_records_that_are_others_now(folder: Path) -> None:
+    forge(folder, TREE, lambda records: altered(records, len(records) - 1))
+    size = await _size(folder)
+    log = await grown(folder, TURNS, 100)
+    with Tiles(folder / "evidence.sqlite") as tiles:
+        kept = await Keeper(log, tiles, KEY).run()
+        assert tiles.tree(TREE).size == size
+    await log.close()
+    assert TREE not in {TopicPartition(one.topic, one.partition) for one in kept.signed}
+    assert len(kept.signed) == 3, "the other partitions of the topic"
+    assert kept.broken[0].startswith(f"{TREE} holds another record at @{size - 1}")
+
+
 async def test_what_was_appended_after_the_last_checkpoint_is_no_difference(folder: Path) -> None:
     await (await grown(folder, TURNS, 100)).close()
     verdict = await checked(folder)
@@ -290,4 +303,28 @@ async def test_damage_is_left_to_be_named_as_damage(folder: Path) -> None:
         tree = tiles.tree(TopicPartition(damages[0].topic, damages[0].partition))
         assert tree.size == tree.next_offset == damages[0].offset
         assert "records are missing" in " ".join(kept.broken)
+    await log.close()
+
+
+async def test_a_restored_log_goes_on_under_another_key(folder: Path, tmp_path: Path) -> None:
+    backup = shutil.copytree(folder, tmp_path / "backup")
+    await signed(folder, TURNS, 200)
+    hashes = shutil.copy(folder / "evidence.sqlite", tmp_path)
+    shutil.rmtree(folder)
+    shutil.copytree(backup, folder)
+    shutil.copy(hashes, folder)
+    log = await grown(folder, 9_000, 10)
+    with Tiles(folder / "evidence.sqlite") as tiles:
+        assert (await Keeper(log, tiles, KEY).run()).broken
+    (folder / "evidence.sqlite").unlink()
+    new = SigningKey.new(bytes(reversed(range(32))), "example.com/restored")
+    with Tiles(folder / "evidence.sqlite") as tiles:
+        kept = await Keeper(log, tiles, new).run()
+        assert len(kept.signed) == 5
+        assert kept.broken == []
+        both = await check_evidence(log, tiles, [KEY.verifier, new.verifier])
+        assert (both.findings, both.checkpoints) == ([], 10)
+        one = await check_evidence(log, tiles, [new.verifier])
+        assert {finding.kind for finding in one.findings} == {"checkpoint"}
+        assert str(KEY.verifier).split("+")[0] in str(one.findings[0])
     await log.close()

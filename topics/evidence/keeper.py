@@ -60,6 +60,9 @@ class _Growing:
     tree: Tree
     leaves: list[bytes] = field(default_factory=list)
     offsets: list[int] = field(default_factory=list)
+    # The hash and offset of its last leaf, until that was read again; where another was found.
+    last: tuple[bytes, int] | None = None
+    strange: int | None = None
     # Where the tree must end: a damaged record, or 0 when another process is at work on it.
     stop: int | None = None
 
@@ -72,8 +75,8 @@ class Keeper:
         self._tiles = tiles
         self._key = key
         self._on_log: dict[TopicPartition, Checkpoint] | None = None
-        # Where the log ends before what was hashed of it.
-        self._short: dict[TopicPartition, int] = {}
+        # Trees whose records are not there any more, and why: nothing of them is signed.
+        self._gone: dict[TopicPartition, str] = {}
 
     async def run(
         self,
@@ -97,19 +100,32 @@ class Keeper:
         log = self._log.log
         end = await log.end(await covered_topics(log))
         growing = {tp: _Growing(self._tiles.tree(tp)) for tp in end}
-        start = Vector({tp: one.tree.next_offset for tp, one in growing.items()})
-        self._short = {tp: at for tp, at in end.items() if at < start[tp]}
+        self._gone = {
+            tp: f"ends at @{end[tp]}, and records up to @{one.tree.next_offset - 1} were hashed"
+            for tp, one in growing.items()
+            if end[tp] < one.tree.next_offset
+        }
+        start = {tp: one.tree.next_offset for tp, one in growing.items()}
+        for tp, one in growing.items():
+            if one.tree.size and end[tp] > start[tp]:
+                # Read the last one again: what follows is to follow what was hashed.
+                one.last = next(self._tiles.leaves(tp, one.tree.size - 1))
+                start[tp] = one.last[1]
         count = waiting = 0
 
         def stop_at(damage: Damage) -> None:
             one = growing.get(TopicPartition(damage.topic, damage.partition))
-            if one is not None and one.stop is None:
-                one.stop = damage.offset
-            on_damage(damage)
+            if one is not None and damage.offset_end > one.tree.next_offset:
+                if one.stop is None:
+                    one.stop = max(damage.offset, one.tree.next_offset)
+                on_damage(damage)
 
-        async for records in log.read(start, end, on_damage=stop_at):
+        async for records in log.read(Vector(start), end, on_damage=stop_at):
             tp = TopicPartition(records[0].topic, records[0].partition)
             taken = _take(growing[tp], records)
+            if growing[tp].strange is not None:
+                at = growing[tp].strange
+                self._gone[tp] = f"holds another record at @{at} than was hashed there"
             count, waiting = count + taken, waiting + taken
             if waiting >= _PENDING_MAX:
                 for each, one in growing.items():
@@ -186,11 +202,10 @@ class Keeper:
         self, key: SigningKey, tp: TopicPartition, tree: Tree
     ) -> Checkpoint | None:
         """Return what is to be signed of a tree, None for nothing; raises EvidenceBroken."""
-        if tp in self._short:
+        if tp in self._gone:
             raise EvidenceBroken(
-                f"{tp} ends at @{self._short[tp]}, and records up to @{tree.next_offset - 1} were "
-                "hashed: it was cut off, or an older copy of the log was put in its place; nothing "
-                "of it is signed until this is mended: madlog check"
+                f"{tp} {self._gone[tp]}: it was altered, or an older copy of the log was put in "
+                "its place; nothing of it is signed until this is mended: madlog check"
             )
         before = await self._newest(key, tp, tree)
         now = Checkpoint(origin_of(key.name, tp), tree.size, self._tiles.root(tp, tree.size))
@@ -229,6 +244,12 @@ class Keeper:
 
 def _take(one: _Growing, records: list[Record]) -> int:
     """Hash those of a partition's next records that its tree can take; returns how many."""
+    if one.last is not None:
+        (leaf, offset), one.last = one.last, None
+        if records[0].offset == offset and record_hash(records[0]) != leaf:
+            one.strange, one.stop = offset, 0
+    since = one.tree.next_offset
+    records = [record for record in records if record.offset >= since]
     if one.stop is not None:
         records = [record for record in records if record.offset < one.stop]
     one.leaves += [record_hash(record) for record in records]
