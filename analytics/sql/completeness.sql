@@ -27,9 +27,12 @@ WITH seen AS (
     WHERE named IS NOT NULL AND named NOT IN (SELECT event_id FROM seen)
     GROUP BY topic, partition
 ), signed AS (
+    -- The newest counts: offsets of an older one may be another backend's, before a move.
     SELECT payload->>'topic' AS topic, (payload->>'partition')::INTEGER AS partition,
-        max((payload->>'offset')::BIGINT) AS up_to, max((payload->>'size')::BIGINT) AS records
-    FROM seen WHERE kind = 'CheckpointSigned'
+        arg_max((payload->>'offset')::BIGINT, newness) AS up_to,
+        arg_max((payload->>'size')::BIGINT, newness) AS records
+    FROM (SELECT payload, (appended_at, "offset") AS newness
+        FROM seen WHERE kind = 'CheckpointSigned')
     GROUP BY ALL
 ), compared AS (
     -- A checkpoint says how many records there were below its offset.
@@ -49,11 +52,12 @@ SELECT topic, partition, CASE
     c.records AS signed_records, greatest(fewer, 0) AS fewer_than_signed,
     CASE WHEN missing_offsets > 0
         THEN 'gaps: a loss in a folder, normal on Kafka, where transactions end'
-        WHEN events IS NULL THEN 'no event is left' ELSE 'no offset is left out from the first to the last event' END
-        || CASE WHEN c.up_to IS NULL THEN '; no signed checkpoint'
-            WHEN c.up_to <= last_offset THEN '; signed up to offset ' || c.up_to
-            ELSE '; all of it signed' END
-        || '; madlog check recomputes every record and the chain' AS rests_on,
+        WHEN events IS NULL THEN 'no event is left'
+        ELSE 'no offset is left out from the first to the last event' END
+        || CASE WHEN c.up_to IS NULL THEN '; no checkpoint'
+            WHEN c.up_to <= last_offset THEN '; a checkpoint up to offset ' || c.up_to
+            ELSE '; a checkpoint of it all' END
+        || '; only madlog check looks at bytes and signatures' AS rests_on,
     first_at, last_at
 FROM spanned s
 LEFT JOIN absent USING (topic, partition)

@@ -1,5 +1,6 @@
 """All that a log says, without what its own clock and its own counting of offsets put in."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -7,6 +8,8 @@ from madlog.analytics.digest import TopicDigest, digest
 from madlog.analytics.output import json_rows
 from madlog.analytics.questions import ask, questions
 from madlog.analytics.sql import query
+from madlog.analytics.tables import LogSource, Table, Tables
+from madlog.topics import EventLog, Vector
 from madlog.wiring import opened
 
 __all__ = ("Answers", "answers_of")
@@ -40,6 +43,20 @@ class Answers:
     questions: dict[str, list[dict[str, Any]]]
 
 
+class _Once:
+    """The tables of a log that nobody writes to, each read once for all questions."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._source = LogSource(log)
+        self._tables: dict[str, Table] = {}
+
+    async def tables(self, names: Collection[str], end: Vector) -> Tables:
+        missing = set(names) - self._tables.keys()
+        if missing:
+            self._tables.update((await self._source.tables(missing, end)).kinds)
+        return Tables({name: self._tables[name] for name in names})
+
+
 async def answers_of(url: str, conversation: str) -> Answers:
     """Ask a log everything that has a name; `conversation` stands in for the latest."""
     given = {**_GIVEN, "conversation": conversation, **await _named(url, conversation)}
@@ -48,6 +65,7 @@ async def answers_of(url: str, conversation: str) -> Answers:
         found = await query(log, "select * from decisions order by event_id")
         decisions = {row["event_id"]: _lasting(row) for row in json_rows(found)}
         told = {}
+        read = _Once(log)
         for name, question in questions().items():
             if name in _OF_PLACES:
                 continue
@@ -56,7 +74,10 @@ async def answers_of(url: str, conversation: str) -> Answers:
                 named.discard("by")
             if name == "invocations":
                 named.discard("agent")
-            result = await ask(log, name, {key: given[key] for key in named & given.keys()})
+            params = {key: given[key] for key in named & given.keys()}
+            # Of one conversation little is read, and that is to be equal too.
+            source = None if question.one_conversation else read
+            result = await ask(log, name, params, source=source)
             told[name] = [_lasting(row) for row in json_rows(result)]
     # Decisions are timed by the clock of this machine.
     told["slowest"] = [row for row in told["slowest"] if row["what"] != "decision"]
