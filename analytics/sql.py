@@ -49,6 +49,8 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 }
 # These run SQL or name tables that stand in a string, where the parser does not show them.
 _INDIRECT = frozenset({"query", "query_table"})
+# Table functions that look at no table.
+_HARMLESS = frozenset({"generate_series", "range", "search", "unnest"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ async def query(
         if search is not None and searched:
             await search.take_up(log)
             failed = add_search(con, search, end)
-        define(con, tables)
+        define(con, tables, _to_define(con, sql))
         work = asyncio.get_running_loop().run_in_executor(None, _run, con, sql, values)
         try:
             columns, types, table = await asyncio.shield(work)
@@ -201,8 +203,20 @@ def _collect(tree: Any, tables: set[str], functions: set[str]) -> None:
             stack.extend(node.values())
 
 
-def define(con: duckdb.DuckDBPyConnection, tables: Tables) -> None:
-    """Make all views, over empty tables where none is given, and shut out everything else.
+def _to_define(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
+    """Return the views that are there for one SELECT: all where it may look at what there is."""
+    ((answer,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
+    tables: set[str] = set()
+    functions: set[str] = set()
+    _collect(json.loads(answer), tables, functions)
+    known = tables <= {*VIEWS, "prices"} and functions <= _HARMLESS
+    return views_of(con, sql) if known and "SHOW_REF" not in answer else set(VIEWS)
+
+
+def define(
+    con: duckdb.DuckDBPyConnection, tables: Tables, names: Collection[str] = tuple(VIEWS)
+) -> None:
+    """Make the views, over empty tables where none is given, and shut out everything else.
 
     The files that the tables scan, and no others, can be read.
     """
@@ -210,10 +224,11 @@ def define(con: duckdb.DuckDBPyConnection, tables: Tables) -> None:
         con.register_filesystem(tables.files)
     con.execute("SET allowed_paths = $paths", {"paths": list(tables.paths)})
     con.execute("SET enable_external_access = false")
-    for kind in sorted({kind for view in VIEWS.values() for kind in view.kinds}):
+    views = [view for view in VIEWS.values() if view.name in names]
+    for kind in sorted({kind for view in views for kind in view.kinds}):
         _table(con, kind, tables.kinds.get(kind) or Table(schema_of(KINDS[kind]).empty_table()))
     add_functions(con)
-    for view in VIEWS.values():
+    for view in views:
         con.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
     con.execute("SET lock_configuration = true")
 
@@ -230,8 +245,9 @@ def layout(kind: str, table: Table) -> tuple[str, str]:
     name = f"{TABLE_PREFIX}{kind}"
     if not table.scans:
         return name, ""
-    # By name: a file that was written before a column came has none of it.
-    parts = [f'SELECT * FROM "{name}_rows"', *(scan.sql for scan in table.scans)]
+    parts = [scan.sql for scan in table.scans]
+    if table.rows.num_rows:
+        parts.append(f'SELECT * FROM "{name}_rows"')
     columns = ", ".join(f'"{column}"' for column in table.rows.column_names)
     both = " UNION ALL BY NAME ".join(parts)
     return f"{name}_rows", f'CREATE VIEW "{name}" AS SELECT {columns} FROM ({both})'

