@@ -25,6 +25,8 @@ __all__ = ("Again", "Decided")
 
 _MAX_ERROR = 0.05
 _WHY = "what if it were off"
+# What can set off a decision; all else changes the router's state alone.
+_DECIDING = frozenset(("Turn", "ToolResult", "TimerFired"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +84,16 @@ class Again:
         self._routers: dict[tuple[Decides, float], Router] = {}
         self._ruled: dict[str, _Ruled] = {}
         self._controls: dict[str | None, Mapping[str, Any]] = {}
+        self._idle = self._router("live", _MAX_ERROR)
 
     def live(
-        self, state: State, event: LogEvent, recorded: Sequence[Recorded]
-    ) -> Iterator[Decided]:
+        self, state: State, event: LogEvent, decisions: RecordedDecisions
+    ) -> Sequence[Decided]:
         """Fold an event as the router does, and return the live decisions that it makes of it."""
+        if event.kind not in _DECIDING:
+            self._idle.step(state, event)
+            return ()
+        recorded = decisions.of(event.fields["event_id"])
         was = next((one for one in recorded if one.mode == "live"), None)
         if was is not None:
             control_id, max_error = was.control_id, was.max_error
@@ -98,12 +105,14 @@ class Again:
         self._given.model = model or _NOBODYS
         if self._variant.max_error is not None:
             max_error = self._variant.max_error
+        found = []
         for output in self._router("live", max_error).step(state, event):
             if not isinstance(output, Decision) or model is None:
                 continue
             before = named(recorded, output.recipient, "live")
             if before is not None or self._variant.model is not None:
-                yield Decided(output, before, _judged(output, before))
+                found.append(Decided(output, before, _judged(output, before)))
+        return found
 
     def past(self, conversation: Conversation, recorded: RecordedDecisions) -> Iterator[Decided]:
         """Decide a conversation that was brought in, by each model that decided of it."""

@@ -166,10 +166,9 @@ class _Partition:
         since, held, last = self._since, self._held, self._last
         for event in events:
             fields, offset = event.fields, event.record.offset
-            was = recorded.of(fields["event_id"])
-            for decided in again.live(now.state, event, was):
+            for decided in again.live(now.state, event, recorded):
                 if offset >= since:
-                    self._tally.add(decided, str(event.position), self._replay.rows.add)
+                    self._tally.add(decided, event.position, self._replay.rows.add)
             name = fields["conversation_id"]
             if name not in held and not is_imported(fields):
                 continue
@@ -192,7 +191,7 @@ class _Partition:
         for decided in self._replay.again.past(conversation, self._recorded):
             place = places[decided.made.turn_id]
             if place.record.offset >= self._since:
-                self._tally.add(decided, str(place.position), self._replay.rows.add)
+                self._tally.add(decided, place.position, self._replay.rows.add)
 
     async def _ends(self) -> Mapping[bytes, int]:
         """Return the offset of each conversation's last record in the range; nothing is decoded."""

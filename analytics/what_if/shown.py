@@ -52,7 +52,7 @@ def _decided(
 ) -> Iterator[Decided]:
     state: dict[str, object] = {}
     for event in said:
-        yield from again.live(state, event, recorded.of(event.event_id))
+        yield from again.live(state, event, recorded)
     first = next((n for n, event in enumerate(said) if is_imported(event.fields)), None)
     if first is not None:
         yield from again.past(Conversation(name, tuple(said[first:])), recorded)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from madlog.analytics.what_if.deciding import Decided
 from madlog.processors.promise import interval
+from madlog.topics import Position
 
 __all__ = ("SETTLED_BY", "Tally", "route_of")
 
@@ -29,7 +30,7 @@ class Tally:
     def __init__(self, state: dict[str, Any] | None = None) -> None:
         self.state: dict[str, Any] = state or {"modes": {}, "moves": {}, "conversations": {}}
 
-    def add(self, decided: Decided, position: str, on_row: OnRow) -> None:
+    def add(self, decided: Decided, position: Position, on_row: OnRow) -> None:
         """Count a decision that was made again, and tell of it where it differs."""
         made, was = decided.made, decided.was
         modes = self.state["modes"]
@@ -51,7 +52,7 @@ class Tally:
         row = {
             "what": "decision",
             "conversation_id": made.conversation_id,
-            "position": position,
+            "position": str(position),
             "event_id": made.event_id,
             "turn_id": made.turn_id,
             "recipient": made.recipient,
