@@ -7,16 +7,19 @@ WITH grown AS (
             AS last_day
     FROM events
     GROUP BY topic, day
-), told AS (
+), counted AS (
     SELECT topic, sum(events)::BIGINT AS events, sum(bytes)::BIGINT AS payload_bytes,
         -- Days without an event count too.
-        least($days, date_diff('day', min(day), any_value(last_day)) + 1) AS over_days,
-        coalesce(sum(events) FILTER (day > last_day - to_days($days::INTEGER)), 0) / over_days
-            AS events_a_day,
-        coalesce(sum(bytes) FILTER (day > last_day - to_days($days::INTEGER)), 0) / over_days
-            AS bytes_a_day
+        CASE WHEN $days < 1 THEN error('days is at least 1')
+            ELSE least($days, date_diff('day', min(day), any_value(last_day)) + 1)
+        END AS over_days,
+        coalesce(sum(events) FILTER (day > last_day - to_days($days::INTEGER)), 0) AS events_lately,
+        coalesce(sum(bytes) FILTER (day > last_day - to_days($days::INTEGER)), 0) AS bytes_lately
     FROM grown
     GROUP BY topic
+), told AS (
+    SELECT *, events_lately / over_days AS events_a_day, bytes_lately / over_days AS bytes_a_day
+    FROM counted
 )
 SELECT topic, events, payload_bytes, over_days, round(events_a_day, 1) AS events_a_day,
     round(bytes_a_day)::BIGINT AS bytes_a_day,

@@ -405,6 +405,8 @@ async def test_a_forecast_goes_on_as_fast_as_it_went() -> None:
     events, days, a_day, size, later_size = found["mad.conversations"]
     assert (events, days, a_day) == (2, 1, 2.0)
     assert later_size == 31 * size
+    with pytest.raises(BadSql, match="days is at least 1"):
+        await answer(log, "forecast", days="0")
 
 
 @pytest.mark.parametrize(
