@@ -248,8 +248,8 @@ def _take(one: _Growing, records: list[Record]) -> int:
         (leaf, offset), one.last = one.last, None
         if records[0].offset == offset and record_hash(records[0]) != leaf:
             one.strange, one.stop = offset, 0
-    since = one.tree.next_offset
-    records = [record for record in records if record.offset >= since]
+        since = one.tree.next_offset
+        records = [record for record in records if record.offset >= since]
     if one.stop is not None:
         records = [record for record in records if record.offset < one.stop]
     one.leaves += [record_hash(record) for record in records]

@@ -22,15 +22,19 @@ _NAMED = {name: _size(len(name)) + name.encode() for name in COVERED_HEADERS}
 
 def leaf_data(key: bytes, value: bytes, headers: Headers) -> bytes:
     """Return the bytes of a record that its leaf is the hash of."""
-    pieces = [b"\x01", _size(len(key)), key, _size(len(value)), value]
-    for name, content in headers:
-        named = _NAMED.get(name)
-        if named is not None:
-            pieces += (named, _size(len(content)), content)
-    return b"".join(pieces)
+    return _joined(b"\x01", key, value, headers)
 
 
 def record_hash(record: Record) -> bytes:
     """Return the hash of a record's leaf."""
     _, _, _, key, value, headers, _ = record
-    return sha256(b"\x00" + leaf_data(key, value, headers)).digest()
+    return sha256(_joined(b"\x00\x01", key, value, headers)).digest()  # 00: a leaf (RFC 6962)
+
+
+def _joined(start: bytes, key: bytes, value: bytes, headers: Headers) -> bytes:
+    pieces = [start, _size(len(key)), key, _size(len(value)), value]
+    for name, content in headers:
+        named = _NAMED.get(name)
+        if named is not None:
+            pieces += (named, _size(len(content)), content)
+    return b"".join(pieces)
