@@ -9,6 +9,8 @@ __all__ = ("document", "figure", "short", "table")
 _ROWS_MAX = 15
 _LIST_MAX = 2
 _CELL_MAX = 140
+# Longer texts keep some width on a narrow screen, so that their row does not become a tower.
+_NARROW_MAX = 24
 # Light and dark by the reader's setting; no script, no font, no address.
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1f2933;--soft:#52606d;--line:#d9e2ec;--page:#fff;
@@ -27,7 +29,7 @@ svg .soft{fill:var(--soft);font-size:12px}
 .scroll{overflow-x:auto}.scroll svg{min-width:34rem}
 table{border-collapse:collapse;font-size:.88rem;width:100%}
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top}
-td{overflow-wrap:break-word;max-width:28rem}
+td{overflow-wrap:break-word;max-width:28rem}td.w{min-width:11rem}
 th.n,td.n{text-align:right;font-variant-numeric:tabular-nums}td.n,td.t{white-space:nowrap}
 code{font-size:.88em;overflow-wrap:anywhere}
 .key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .9em;border-radius:2px}
@@ -92,7 +94,9 @@ def _cell(name: str, value: Any) -> str:
         value += f" and {more} more" if more > 0 else ""
     if name.endswith("_at"):
         return f'<td class="t">{escape(str(value)[:16].replace("T", " "))}</td>'
-    return f"<td>{escape(short(str(value), _CELL_MAX))}</td>"
+    text = short(str(value), _CELL_MAX)
+    wide = ' class="w"' if len(text) > _NARROW_MAX else ""
+    return f"<td{wide}>{escape(text)}</td>"
 
 
 def short(text: str, most: int) -> str:
