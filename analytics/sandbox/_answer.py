@@ -2,12 +2,13 @@
 
 import struct
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from madlog.analytics.errors import BadSql, SqlLimit, SqlRefused
-from madlog.analytics.sandbox._job import read_index, read_stream, simple
+from madlog.analytics.errors import BadSql, LakeDamaged, SqlLimit, SqlRefused
+from madlog.analytics.sandbox._job import Job, read_index, read_stream, sealed, simple
 from madlog.analytics.sandbox._process import End
 
 __all__ = ("answer_of", "error_of", "table_of")
@@ -17,37 +18,47 @@ _REFUSED = ("Permission", "IO", "HTTP", "Extension", "Missing Extension", "Netwo
 _RECORD_BATCH, _SCHEMA = 3, 1
 
 
-def answer_of(end: End, answer_fd: int, limit_s: float, memory_bytes: int) -> dict[str, Any]:
-    """Return what a child wrote; raises SqlLimit, BadSql where it met a wall or could not go on."""
+def answer_of(end: End, answer_fd: int, job: Job, limit_s: float) -> dict[str, Any]:
+    """Return what a child wrote of a job that it had `limit_s` for.
+
+    Raises SqlLimit, BadSql where it met a wall or could not go on, LakeDamaged.
+    """
+    memory = f"{job.memory_bytes >> 20} MiB"
     if end.overdue or end.code == _CPU:
         raise SqlLimit(f"the query took longer than {limit_s:g} s: ask for less, or allow it more")
     if end.code != 0:
         raise SqlLimit(
             f"the query's process was ended by signal {-end.code}: it needs more memory than "
-            f"{memory_bytes >> 20} MiB, or nests too deeply; ask for less"
+            f"{memory}, or nests too deeply; ask for less"
             if end.code < 0
             else "the query's process failed: ask for less"
         )
     try:
+        sealed(answer_fd)
         answer = read_index(answer_fd)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise SqlLimit(f"the query's process gave no answer ({error}): ask for less") from error
+    if answer.get("file") in job.files and "parser" in job.walls:
+        # The query itself names no file: that was seen to.
+        raise LakeDamaged(
+            f"the lake's file {Path(answer['file']).name} cannot be read: `madlog lake check` "
+            "names all such files, `madlog lake repair` archives them again"
+        )
     if "error" in answer:
-        raise error_of(str(answer["error"]), str(answer.get("message")), memory_bytes)
+        raise error_of(str(answer["error"]), str(answer.get("message")), memory)
     return answer
 
 
-def error_of(kind: str, message: str, memory_bytes: int) -> Exception:
+def error_of(kind: str, message: str, memory: str) -> Exception:
     """Return our error for one of the child's."""
     if kind == "Out of Memory":
-        return SqlLimit(
-            f"the query needs more memory than {memory_bytes >> 20} MiB: "
-            "select fewer rows or columns"
-        )
+        return SqlLimit(f"the query needs more memory than {memory}: select fewer rows or columns")
     if kind == "Too Large":
         return SqlLimit(
             f"the answer is too large ({message}): select fewer rows or columns, or count them"
         )
+    if kind == "Wall":
+        return SqlLimit(f"this machine does not let SQL of others be walled in ({message})")
     if kind in _REFUSED:
         # Its own words may name what is none of the asker's business.
         return SqlRefused(

@@ -23,7 +23,7 @@ from madlog.analytics.sandbox._job import (
 )
 from madlog.analytics.sql import add_functions
 
-__all__ = ("open_database", "work")
+__all__ = ("open_database", "prepare", "work")
 
 _BATCH_ROWS = 2048
 _MESSAGE_CHARS = 400
@@ -55,24 +55,35 @@ def open_database() -> duckdb.DuckDBPyConnection:
     return con
 
 
+def prepare(con: duckdb.DuckDBPyConnection) -> None:
+    """Do once what each query does, before there is one; no thread comes of it."""
+    _kernel.no_new_privileges()
+    con.execute("SELECT json_serialize_sql(?::VARCHAR)", ["SELECT 1"]).fetchall()
+    relation = con.sql("SELECT count(*) AS n, max(x) AS x FROM (VALUES (1), (2)) AS t(x)")
+    for batch in relation.to_arrow_reader(_BATCH_ROWS):
+        batch.validate()
+
+
 def work(con: duckdb.DuckDBPyConnection, job_fd: int, answer_fd: int) -> int:
     """Do the job that stands in a file and write the answer to another; returns the exit code."""
     job = read_index(job_fd)
     walls = WALLS & set(job["walls"])
+    kind = "Wall"
     try:
         _give_up(job, walls)
+        kind = "IO"
         write_index(answer_fd, _do(con, job, walls, job_fd, answer_fd))
     except duckdb.Error as error:
-        _say(answer_fd, "", str(error))
+        _say(answer_fd, job, "", str(error))
     except (MemoryError, pa.ArrowMemoryError):
-        _say(answer_fd, "Out of Memory", "")
+        _say(answer_fd, job, "Out of Memory", "")
     except _TooMuch as error:
-        _say(answer_fd, _TOO_LARGE, str(error))
+        _say(answer_fd, job, _TOO_LARGE, str(error))
     except OSError as error:
         # DuckDB's own errors come by this way too, once rows are on their way.
-        _say(answer_fd, _TOO_LARGE if error.errno == errno.EFBIG else "IO", str(error))
+        _say(answer_fd, job, _TOO_LARGE if error.errno == errno.EFBIG else kind, str(error))
     except (pa.ArrowException, UnicodeError) as error:
-        _say(answer_fd, "Conversion", str(error))
+        _say(answer_fd, job, "Conversion", str(error))
     return 0
 
 
@@ -80,16 +91,16 @@ class _TooMuch(Exception):
     pass
 
 
-def _say(answer_fd: int, error: str, message: str) -> None:
+def _say(answer_fd: int, job: Mapping[str, Any], error: str, message: str) -> None:
     # What was written of the answer goes: the file may be full.
     os.ftruncate(answer_fd, 0)
     line = " ".join(re.split(r"\n\nLINE \d", message)[0].split())[:_MESSAGE_CHARS]
     told = re.match(r"([A-Z][\w -]{1,30}) Error: ", line, re.IGNORECASE)
-    write_index(answer_fd, {"error": told[1] if told else error, "message": line})
+    file = next((name for name in job["files"] if name in message), None)
+    write_index(answer_fd, {"error": told[1] if told else error, "message": line, "file": file})
 
 
 def _give_up(job: Mapping[str, Any], walls: frozenset[str]) -> None:
-    _kernel.no_new_privileges()
     if "limits" in walls:
         _kernel.limit(
             cpu_s=job["cpu_s"],

@@ -3,6 +3,7 @@
 A job file holds Arrow streams, an answer file at most one; then JSON, then its length in 8 bytes.
 """
 
+import fcntl
 import json
 import mmap
 import os
@@ -21,6 +22,7 @@ __all__ = (
     "nameless_file",
     "read_index",
     "read_stream",
+    "sealed",
     "simple",
     "write_index",
 )
@@ -32,7 +34,7 @@ WALLS = frozenset({"parser", "settings", "limits", "landlock", "seccomp", "clock
 HEAD = struct.Struct("=d")
 
 _LENGTH = 8
-_INDEX_BYTES_MAX = 64 << 20
+_INDEX_BYTES_MAX = 32 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +58,16 @@ class Job:
 def nameless_file(name: str) -> int:
     """Return the descriptor of a new file that has no name, in memory where that can be."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create(f"madlog-{name}", os.MFD_CLOEXEC)
+        return os.memfd_create(f"madlog-{name}", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
+
+
+def sealed(fd: int) -> None:
+    """Let nobody write a file any more; raises OSError where somebody still can."""
+    if hasattr(fcntl, "F_ADD_SEALS"):
+        seals = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, seals)
 
 
 def write_index(fd: int, index: Mapping[str, Any]) -> None:

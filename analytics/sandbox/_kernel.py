@@ -11,6 +11,7 @@ import resource
 import struct
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 __all__ = ("kernel_walls", "landlock", "limit", "no_new_privileges", "seccomp")
@@ -179,6 +180,7 @@ def _has_seccomp() -> bool:
         return False
 
 
+@lru_cache(maxsize=1)
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

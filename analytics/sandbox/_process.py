@@ -18,6 +18,7 @@ from madlog.analytics.sandbox._job import HEAD, Job, nameless_file, write_index
 
 __all__ = ("Children", "End")
 
+_SERVER = "madlog.analytics.sandbox._server"
 _START_S = 60.0
 # A warm process that does not answer so long after a child's time is taken for dead.
 _GRACE_S = 5.0
@@ -49,7 +50,7 @@ class Children:
             ours.setblocking(False)
             # Nothing of this program's environment: there may be secrets in it.
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "madlog.analytics.sandbox._server", str(theirs.fileno()),
+                *(sys.executable, "-P", "-m", _SERVER, str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,
@@ -90,26 +91,21 @@ class Children:
     async def run(self, job_fd: int, answer_fd: int, limit_s: float) -> End:
         """Have a child do a job within a time (0: any) and return how it ended. Raises SqlLimit."""
         await self.start()
+        process = self._process
         told, tells = os.pipe()
         try:
             try:
                 assert self._control is not None
                 socket.send_fds(self._control, [HEAD.pack(limit_s)], [job_fd, answer_fd, tells])
-            except OSError as error:
-                await self.close()
-                raise SqlLimit(
-                    f"the query cannot be run now ({error.strerror}): ask again"
-                ) from error
             finally:
                 os.close(tells)
-            wait_s = limit_s + _GRACE_S if limit_s else None
-            try:
-                text = await asyncio.wait_for(_text(told), wait_s)
-                return End(**json.loads(text))
-            except (TimeoutError, ValueError) as error:
-                # It does not answer, or it is gone.
+            text = await asyncio.wait_for(_text(told), limit_s + _GRACE_S if limit_s else None)
+            return End(**json.loads(text))
+        except (OSError, TimeoutError, ValueError) as error:
+            # It does not answer, or it is gone; another query may have started a new one.
+            if self._process is process:
                 await self.close()
-                raise SqlLimit("the process that ran the query is gone: ask for less") from error
+            raise SqlLimit("the process that ran the query is gone: ask again, or less") from error
         finally:
             os.close(told)
 

@@ -99,7 +99,8 @@ class Sandbox:
         """Answer one SELECT over the log up to `as_of`, by default its end now.
 
         Raises BadSql where it asks for what is not allowed or cannot be run, SqlLimit where it
-        takes more than it may, and what Log.append raises: without a record there is no answer.
+        takes more than it may, LakeDamaged, and what Log.append raises, since without a record
+        there is no answer.
         """
         asked = _Asked(sql, principal)
         try:
@@ -179,7 +180,7 @@ class Sandbox:
             end = await self._children.run(
                 job_fd, answer_fd, limit_s if "clock" in self._walls else 0.0
             )
-            answer = answer_of(end, answer_fd, self._limits.timeout_s, job.memory_bytes)
+            answer = answer_of(end, answer_fd, job, self._limits.timeout_s)
             return read(answer, answer_fd, job)
 
     async def _record(

@@ -12,7 +12,7 @@ import pytest
 from madlog.analytics.errors import SqlLimit, SqlRefused
 from madlog.analytics.questions import questions
 from madlog.analytics.sandbox._answer import answer_of, table_of
-from madlog.analytics.sandbox._job import nameless_file, read_index, read_stream, write_index
+from madlog.analytics.sandbox._job import Job, nameless_file, read_index, read_stream, write_index
 from madlog.analytics.sandbox._kernel import _filter
 from madlog.analytics.sandbox._process import End
 from madlog.analytics.sandbox._tree import functions, views_read
@@ -117,7 +117,7 @@ GOOD = pa.table({"a": [1, 2], "b": ["x", None], "c": [[1], []]})
 def test_an_answer_is_read_as_it_was_written(answer_fd: int) -> None:
     answer = written(answer_fd, GOOD)
     write_index(answer_fd, answer)
-    assert answer_of(End(0, False), answer_fd, 1.0, 1 << 20) == answer
+    assert answer_of(End(0, False), answer_fd, Job("SELECT 1"), 1.0) == answer
     assert table_of(answer, answer_fd, 10).equals(GOOD)
 
 
@@ -190,7 +190,7 @@ def test_a_file_without_an_index_is_cut_short(answer_fd: int, size: int) -> None
 )
 def test_how_a_child_ended_is_said_in_one_sentence(answer_fd: int, end: End, says: str) -> None:
     with pytest.raises(SqlLimit, match=says) as caught:
-        answer_of(end, answer_fd, 2.0, 1 << 30)
+        answer_of(end, answer_fd, Job("SELECT 1"), 2.0)
     assert caught.value.exit_code == 3
 
 
