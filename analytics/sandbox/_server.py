@@ -19,6 +19,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import duckdb
@@ -146,7 +147,7 @@ class _Server:
         job_fd, answer_fd, told = fds
         until = time.monotonic() + limit_s if limit_s else float("inf")
         if not self._spares:
-            self._spare()
+            self._spare(fds)
         pid = next(iter(self._spares))  # the oldest, which is prepared
         way = self._spares.pop(pid)
         socket.send_fds(way, [b"+"], [job_fd, answer_fd])
@@ -155,14 +156,15 @@ class _Server:
         self._running[pid] = _Running(pid, way, told, until)
         return True
 
-    def _spare(self) -> None:
+    def _spare(self, also: Sequence[int] = ()) -> None:
+        """Fork a child that waits for a job; it keeps nothing of others, nor of `also`."""
         ours, theirs = socket.socketpair()
         pid = os.fork()
         if pid:
             theirs.close()
             self._spares[pid] = ours
             return
-        others = [self._control.fileno(), self._woken, self._wakes, ours.fileno()]
+        others = [self._control.fileno(), self._woken, self._wakes, ours.fileno(), *also]
         others += [way.fileno() for way in self._spares.values()]
         for job in self._running.values():
             others += [job.way.fileno()] if job.done else [job.way.fileno(), job.told]

@@ -1,7 +1,9 @@
 """The sandbox's parts alone: the list of functions, the walk over trees, answers that lie."""
 
+import json
 import os
 import struct
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,43 @@ def test_a_name_of_with_is_known_only_where_it_stands(sql: str) -> None:
 def test_a_tree_that_is_not_known_is_refused(tree: str) -> None:
     with pytest.raises(SqlRefused):
         views_read("SELECT 1", tree, NAMES)
+
+
+def changed(node: Any) -> Iterator[None]:
+    """Put a name that nobody knows in each place of a tree that names something, one at a time."""
+    if isinstance(node, list):
+        for item in node:
+            yield from changed(item)
+    elif isinstance(node, dict):
+        names = ["function_name", "table_name", "class" if "class" in node else "type"]
+        for name in names:
+            if isinstance(node.get(name), str):
+                was, node[name] = node[name], "unheard_of"
+                yield
+                node[name] = was
+        for item in list(node.values()):
+            yield from changed(item)
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "WITH a AS (FROM turns WHERE text LIKE 'x%') SELECT count(*), max(n) FROM a, range(3) b(n)",
+        "SELECT sum(x) OVER (ORDER BY y), [i FOR i IN l IF i > 1], x::INT[] FROM (VALUES (1, [2])) "
+        "t(x, l) JOIN decisions d ON NOT true GROUP BY ALL ORDER BY 1 LIMIT 2",
+        "WITH RECURSIVE a AS (SELECT 1 UNION ALL SELECT 2 FROM a) SELECT CASE WHEN true THEN "
+        "(SELECT 1 FROM a) END FROM a UNION SELECT DISTINCT reason FROM audit",
+    ],
+)
+def test_a_tree_is_refused_wherever_it_names_what_is_not_known(sql: str) -> None:
+    tree = json.loads(parsed(sql))
+    assert views_read(sql, json.dumps(tree), NAMES)
+    places = 0
+    for _ in changed(tree["statements"]):
+        places += 1
+        with pytest.raises(SqlRefused):
+            views_read(sql, json.dumps(tree), NAMES)
+    assert places > 10
 
 
 @pytest.fixture
