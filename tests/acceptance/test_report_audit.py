@@ -146,6 +146,15 @@ def test_a_price_list_says_what_recorded_costs_do_not(log: Path) -> None:
     ]
 
 
+def test_as_of_a_moment_it_says_what_was_known_then(log: Path) -> None:
+    page = made(log, "--no-check", "--as-of", "1999-01-01")
+    assert "<b>0</b><span>conversations</span>" in page
+    assert section(page, "What was refused") == []
+    assert "past the end" in inside(
+        "report", "audit", "--out", "b.html", "--as-of", "mad.llm/0@999", cwd=log
+    ).refused(2)
+
+
 def test_a_damaged_log_is_said_to_be_so_and_where(tmp_path: Path) -> None:
     inside("append", "-c", "c1", "-s", "ada", "hello there", cwd=tmp_path)
     page = made(tmp_path)

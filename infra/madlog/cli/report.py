@@ -70,27 +70,38 @@ def audit(
     check: Annotated[
         bool, typer.Option("--check/--no-check", help="Look at every record first, as check does.")
     ] = True,
+    as_of: Annotated[
+        str | None,
+        typer.Option(
+            "--as-of", metavar="POSITIONS|@FILE|TIME|EVENT", help="What the log said then."
+        ),
+    ] = None,
     prices: PricesOption = None,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """What went on, who talked to whom, what it cost, went wrong, was refused; is the log whole.
 
-    Exit code 1 where the log is not whole; the page says where.
+    Exit code 1 where the log is not whole, which is looked at up to its end; the page says where.
 
     Example: madlog report audit --out audit.html
     """
     state = state_of(ctx, log, as_json)
-    if not run(_audit(state, out, check, price_list(state, prices))):
+    if not run(_audit(state, out, check, as_of, price_list(state, prices))):
         raise typer.Exit(1)
 
 
-async def _audit(state: State, out: Path, check: bool, prices: "PriceList") -> bool:
+async def _audit(
+    state: State, out: Path, check: bool, as_of: str | None, prices: "PriceList"
+) -> bool:
+    from madlog.analytics.as_of import as_of as resolve
     from madlog.analytics.audit_report import Integrity, audit_report
     from madlog.cli.integrity import checked
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
+        lake = await open_source(log, state.url, state.settings)
+        at = await resolve(log, as_of, lake.find if lake else None) if as_of else None
         integrity = None
         if check:
             found = await checked(state, log)
@@ -102,8 +113,9 @@ async def _audit(state: State, out: Path, check: bool, prices: "PriceList") -> b
                 found.verdict.checkpoints if found.verdict else 0,
                 found.verdict.notes if found.verdict else (),
             )
-        lake = await open_source(log, state.url, state.settings)
-        made = await audit_report(log, state.url, prices=prices, integrity=integrity, source=lake)
+        made = await audit_report(
+            log, state.url, as_of=at, prices=prices, integrity=integrity, source=lake
+        )
     _write(out, made.html)
     note(f"up to {made.as_of}")
     whole = None if integrity is None else not integrity.wrong
