@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from tests.acceptance.cli import Ran
+from tests.acceptance.inside import inside
 from tests.bench.fixtures import turn
 
 from madlog.topics import EventLog
@@ -74,3 +76,21 @@ async def test_roots_are_those_of_a_folder_and_what_is_missing_is_found(
 
     assert kinds(by_hashes.findings) == {("truncated", "mad.conversations")}
     assert kinds(by_published.findings) == {("rolled-back", "mad.conversations")}
+
+
+def test_the_commands_are_the_same_on_kafka(
+    kafka_url: str, kafka_prefix: str, tmp_path: Path
+) -> None:
+    log = ("--log", f"{kafka_url}?prefix={kafka_prefix}")
+
+    def ran(*arguments: str) -> Ran:
+        ran = inside(*arguments, *log, cwd=tmp_path)
+        assert ran.code == 0, ran.err
+        return ran
+
+    ran("append", "-c", "c1", "-s", "ada", "-t", "shop", "Where is it?")
+    ran("evidence", "publish", "published.txt")
+    evidence = ran("check", "--against", "published.txt", "--json").json["evidence"]
+    assert (evidence["trees"], evidence["checkpoints"], evidence["findings"]) == (2, 4, [])
+    ran("evidence", "bundle", "c1", "--out", "bundle")
+    assert verifier.main([str(tmp_path / "bundle")]) == 0

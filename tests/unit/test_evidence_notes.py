@@ -186,6 +186,7 @@ def test_where_checkpoints_cannot_go_is_said(tiles: Tiles, tmp_path: Path) -> No
         ("ftp://example.com/x", BadCheckpoint, "http"),
         ("http://127.0.0.1:1/x?y=secret", NotPublished, "did not reach http://127.0.0.1:1/x "),
         (str(tmp_path / "no" / "file"), NotPublished, "No such file"),
+        (str(tiles.path / "file"), NotPublished, "Not a directory"),
         (str(tmp_path), BadCheckpoint, "directory"),
     ):
         with pytest.raises(error, match=words):

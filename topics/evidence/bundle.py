@@ -16,7 +16,7 @@ import shutil
 import zipfile
 from base64 import b64encode
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -217,5 +217,6 @@ def _written(out: Path) -> Iterator[Path]:
             f"{out} cannot be written ({error.strerror}): name another place, or make room there"
         ) from error
     finally:
-        packed.unlink(missing_ok=True)
+        with suppress(OSError):
+            packed.unlink(missing_ok=True)
         shutil.rmtree(folder, ignore_errors=True)

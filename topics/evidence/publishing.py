@@ -7,6 +7,7 @@ Only a checkpoint that is out of reach from there shows it.
 import os
 from base64 import b64encode
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -156,7 +157,8 @@ def _replace(path: Path, text: str) -> None:
             f"the checkpoints cannot be written to {path} ({error.strerror}): name another file"
         ) from error
     finally:
-        unfinished.unlink(missing_ok=True)
+        with suppress(OSError):
+            unfinished.unlink(missing_ok=True)
 
 
 def _put(url: str, text: str) -> None:
