@@ -221,3 +221,25 @@ def test_the_graph_puts_those_who_say_little_together() -> None:
     assert len(drawn_names) == 14
     assert "18 others" in drawn_names
     assert "hub" in drawn_names
+
+
+def test_pages_and_trees_of_a_log_on_kafka_are_those_of_a_folder(
+    log: Path, kafka_url: str, kafka_prefix: str
+) -> None:
+    on_kafka = f"{kafka_url}?prefix={kafka_prefix}"
+
+    async def fill() -> None:
+        async with opened(on_kafka) as kafka:
+            await kafka.append(EVENTS)
+
+    asyncio.run(fill())
+    trees, bodies = [], []
+    for url in (str(log / ".madlog"), on_kafka):
+        tree = inside("tree", eid(3), "--whole", "--json", "--log", url, cwd=log).json
+        trees.append([{**event, "position": ""} for event in tree["events"]])
+        page = made(log, "--no-check", "--log", url)
+        bodies.append(page.split('<div class="cards">')[1].split("<h2>Up to where")[0])
+    assert trees[0] == trees[1]
+    assert bodies[0] == bodies[1]
+    # The checkpoints of this scene are by nobody, and checked on either.
+    assert "The log is not whole" in made(log, "--log", on_kafka, code=1)
