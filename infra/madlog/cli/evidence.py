@@ -227,9 +227,7 @@ async def _consistency(state: State, file: Path) -> None:
 @evidence_app.command("bundle")
 def bundle(
     ctx: typer.Context,
-    conversation: Annotated[
-        str | None, typer.Argument(help="A conversation's id.")
-    ] = None,
+    conversation: Annotated[str | None, typer.Argument(help="A conversation's id.")] = None,
     everything: Annotated[bool, typer.Option("--all", help="All records of the log.")] = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR|FILE.zip", help="Where to.")
