@@ -12,9 +12,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import duckdb
+
 from madlog.analytics.errors import LakeDamaged, LakeUnavailable
 from madlog.analytics.lake.compaction import to_merge
-from madlog.analytics.lake.layout import FORM
+from madlog.analytics.lake.layout import FORM, QUIET
 from madlog.analytics.lake.manifest import SYSTEM, File, Manifest, Range, read_manifest
 from madlog.analytics.lake.store import LakeStore
 from madlog.analytics.lake.writing import RangeWriter, merged
@@ -122,6 +124,8 @@ class Archiver:
         self._manifest = Manifest()
         # When a partition was first seen to hold something that is not archived.
         self._since: dict[TopicPartition, int] = {}
+        self._swept_us: int | None = None
+        self._duckdb = duckdb.connect(":memory:", config=QUIET)
         self.archived = Archived()
 
     async def run(
@@ -148,6 +152,7 @@ class Archiver:
                         await self.sweep()
                         return self.archived
                     if done:
+                        await self._sweep_at_times()
                         await asyncio.sleep(every_s)
                     if await self._topics() != topics:
                         break  # a topic is new: it is joined too
@@ -182,11 +187,16 @@ class Archiver:
         """Look at each partition that is ours; tells whether nothing was left to do."""
         # It is for the assignment; the records come from reading, which can be repeated.
         await membership.poll(records_max=1, timeout_s=0, on_damage=lambda damage: None)
+        ours = sorted(membership.assignment)
+        # After the poll: what another archived before these became ours is on the log by now.
+        self._manifest = await read_manifest(self._log, self._manifest)
+        topics = {tp.topic for tp in ours}
+        start, end = await self._log.log.start(topics), await self._log.log.end(topics)
         idle = True
-        for tp in sorted(membership.assignment):
+        for tp in ours:
             try:
-                self._manifest = await read_manifest(self._log, self._manifest)
-                if await self._archive(membership, tp, everything):
+                since = max(self._manifest.archived_to(tp), start[tp])
+                if await self._archive(membership, tp, (since, end[tp]), everything):
                     idle = False
                 await self._merge(membership, tp)
                 await self._restate(membership, tp)
@@ -199,20 +209,21 @@ class Archiver:
                 progress(self.archived.events)
         return idle
 
-    async def _archive(self, membership: Membership, tp: TopicPartition, everything: bool) -> bool:
-        """Archive one range of a partition where it is time; tells whether there was one."""
-        log, options = self._log.log, self._options
-        start = max(self._manifest.archived_to(tp), (await log.start([tp.topic]))[tp])
-        end = (await log.end([tp.topic]))[tp]
+    async def _archive(
+        self, membership: Membership, tp: TopicPartition, there: tuple[int, int], everything: bool
+    ) -> bool:
+        """Archive one range of what is there where it is time; tells whether there was one."""
+        options = self._options
+        start, end = there
         if start >= end:
             self._since.pop(tp, None)
             return False
-        now_us = log.clock.now_us()
+        now_us = self._log.log.clock.now_us()
         waited_us = now_us - self._since.setdefault(tp, now_us)
         if not everything and end - start < options.records_min and waited_us < options.age_s * _US:
             return False
         self._since.pop(tp, None)
-        reading = _Reading(RangeWriter(self._log.schemas), start)
+        reading = _Reading(RangeWriter(self._log.schemas, self._duckdb), start)
         await reading.read(self._log, tp, end, options)
         if reading.offset_end == start:
             return False  # on Kafka the end of a transaction takes an offset and is no record
@@ -237,6 +248,7 @@ class Archiver:
         position = max(new.offset_end, self._manifest.archived_to(new.tp))
         commit = Commit(membership, Vector({new.tp: position}))
         await self._log.transact([self._event(new, key, over)], commit)
+        self._manifest = await read_manifest(self._log, self._manifest)
 
     def _event(self, new: Range, key: str, over: Iterable[Range]) -> RangeArchived:
         now_us = self._log.log.clock.now_us()
@@ -273,7 +285,6 @@ class Archiver:
         unreadable = tuple(gap for one in some for gap in one.unreadable)
         new = Range("", tp, *span, tuple(made), unreadable, 0)
         await self._append(membership, new, f"{tp}@{span[0]}/{some[-1].event_id}", some)
-        self._manifest = await read_manifest(self._log, self._manifest)
 
     async def _restate(self, membership: Membership, tp: TopicPartition) -> None:
         """Say old ranges again before mad.system forgets them."""
@@ -313,7 +324,7 @@ class Archiver:
                         f"{one.tp} is being archived by another process: stop `madlog worker`, "
                         "then repair"
                     )
-                reading = _Reading(RangeWriter(self._log.schemas), one.offset)
+                reading = _Reading(RangeWriter(self._log.schemas, self._duckdb), one.offset)
                 await reading.read(self._log, one.tp, one.offset_end, WHOLE)
                 span = (one.offset, one.offset_end)
                 files = await reading.writer.write(self._store, one.tp, span)
@@ -324,6 +335,13 @@ class Archiver:
         finally:
             await membership.leave()
         return mended
+
+    async def _sweep_at_times(self) -> None:
+        """Sweep when what was replaced may have been so for long enough, and not more often."""
+        now_us = self._log.log.clock.now_us()
+        if self._swept_us is None or now_us - self._swept_us > self._options.grace_s * _US / 4:
+            self._swept_us = now_us
+            await self.sweep()
 
     async def sweep(self, grace_s: float | None = None) -> int:
         """Remove files that no reader can need any more; return how many.

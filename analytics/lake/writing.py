@@ -19,7 +19,7 @@ from madlog.analytics.tables import TableBuilder
 from madlog.schemas import Schemas
 from madlog.topics import LogEvent, TopicPartition
 
-__all__ = ("RangeWriter", "merged")
+__all__ = ("RangeWriter", "merged", "put")
 
 # Few rows a group: who looks up one conversation reads one group's names of each file.
 _GROUP_ROWS = 32_768
@@ -30,10 +30,11 @@ _DISTINCT = ("event_id", "causation_id", "text", "payload", "offset", "appended_
 
 
 class RangeWriter:
-    """The events of one range, as the tables of the files that they will be."""
+    """The events of one range, as the tables of the files that they will be, packed by DuckDB."""
 
-    def __init__(self, schemas: Schemas) -> None:
+    def __init__(self, schemas: Schemas, con: duckdb.DuckDBPyConnection) -> None:
         self._schemas = schemas
+        self._con = con
         self._builders: dict[str, TableBuilder] = {}
 
     def add(self, event: LogEvent) -> None:
@@ -49,17 +50,20 @@ class RangeWriter:
     ) -> list[File]:
         """Write a file for each kind of event; raises LakeUnavailable."""
         tables = {name: builder.finish() for name, builder in self._builders.items()}
-        return await asyncio.to_thread(_write, store, tp, span, tables)
+        return await asyncio.to_thread(_write, self._con, store, tp, span, tables)
 
 
 def _write(
-    store: LakeStore, tp: TopicPartition, span: tuple[int, int], tables: dict[str, Any]
+    con: duckdb.DuckDBPyConnection,
+    store: LakeStore,
+    tp: TopicPartition,
+    span: tuple[int, int],
+    tables: dict[str, Any],
 ) -> list[File]:
-    with duckdb.connect(":memory:", config=layout.QUIET) as con:
-        return [
-            _put(store, tp, span, name, layout.packed(con, name, rows))
-            for name, rows in sorted(tables.items())
-        ]
+    return [
+        put(store, tp, span, name, layout.packed(con, name, rows))
+        for name, rows in sorted(tables.items())
+    ]
 
 
 def merged(
@@ -72,13 +76,12 @@ def merged(
         # Files that were written before a column came have none of it.
         table = pa.concat_tables(rows, promote_options="default")
         table = table.sort_by([(column, "ascending") for column in _SORTED])
-        made.append(_put(store, tp, span, name, table))
+        made.append(put(store, tp, span, name, table))
     return made
 
 
-def _put(
-    store: LakeStore, tp: TopicPartition, span: tuple[int, int], name: str, table: Any
-) -> File:
+def put(store: LakeStore, tp: TopicPartition, span: tuple[int, int], name: str, table: Any) -> File:
+    """Write one file of rows that are packed; raises LakeUnavailable."""
     content = _parquet(table)
     sha256 = hashlib.sha256(content).hexdigest()
     path = f"{tp.topic}/{tp.partition}/{name}.{span[0]:015d}-{span[1]:015d}.{sha256[:12]}.parquet"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from madlog.analytics.lake import Archiver, ArchiverOptions, LakeSource, LakeStore
-from madlog.analytics.sql import query
+from madlog.analytics.sql import connect, query
 from madlog.schemas import Event, Outcome, Part, Sender, TimerFired, ToolCall, Turn, new_event_id
 from madlog.topics import EventLog, Vector
 
@@ -80,12 +80,16 @@ async def answers(
     log: EventLog, store: LakeStore | None = None, at: Vector | None = None
 ) -> dict[str, list[dict[str, Any]]]:
     """Return each view's rows in one order; of events those that are not about the lake."""
+    source = None if store is None else LakeSource(log, store)
+    con = await connect(log, as_of=at, source=source)
     found = {}
     for view in VIEWS:
         where = "WHERE kind <> 'RangeArchived'" if view == "events" else ""
         sql = f'SELECT * FROM {view} {where} ORDER BY topic, partition, "offset"'
-        found[view] = await query_rows(log, sql, store, at)
-        for row in found[view]:
+        rows: list[dict[str, Any]] = con.sql(sql).to_arrow_table().to_pylist()
+        found[view] = rows
+        for row in rows:
             for name in _JSON & row.keys():
                 row[name] = json.loads(row[name])
+    con.close()
     return found
