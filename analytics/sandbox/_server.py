@@ -57,7 +57,8 @@ def main(number: int) -> None:
     gc.freeze()
     server = _Server(con, socket.socket(fileno=number), woken, wakes)
     try:
-        server.serve()
+        with contextlib.suppress(ConnectionError):  # who started us is gone, then so are we
+            server.serve()
     finally:
         server.end()
 

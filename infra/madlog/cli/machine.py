@@ -38,7 +38,7 @@ def words(ctx: typer.Context, as_json: JsonOption = False) -> None:
 
 
 def doctor(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
-    """Look at this machine: Python, SQLite, file system, sync speed, disk space, Kafka.
+    """Look at this machine: Python, SQLite, file system, sync speed, disk space, walls, Kafka.
 
     The brokers of --log kafka://… and of $MADLOG_KAFKA are asked. Exit code 1 when something
     would keep a log from working here.
@@ -162,7 +162,8 @@ def bench(
         typer.Option("--plot", metavar="FILE.svg", help="Where the drawing of month goes."),
     ] = None,
     turns: Annotated[
-        int | None, typer.Option("--turns", min=1000, help="Turns of search, what-if (200,000).")
+        int | None,
+        typer.Option("--turns", min=1000, help="Turns of search, what-if (200,000), lake (1 M)."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -172,8 +173,8 @@ def bench(
     starts one), and only when they are asked for; `kafka` is all of them. So are those that begin
     with routing, on public data sets: accuracy, promises kept and times, means over seeds. `month`
     is a simulated one of 200,000 turns, some minutes long: what is learned, kept, and taken back.
-    `search` and `what-if` run when they are asked for, over --turns; so does `evidence`: what
-    proofs cost.
+    `search`, `what-if` and `lake` run when they are asked for, over --turns; so does `evidence`:
+    what proofs cost.
 
     Examples:
       madlog bench --rounds 7
@@ -214,8 +215,8 @@ def _wrong_use(
         return "--data and --seeds are for the routing ones: madlog bench routing"
     if plot is not None and module.MONTH not in names:
         return "--plot is for the month: madlog bench month --plot month.svg"
-    if turns is not None and not {module.SEARCH, module.WHAT_IF} & set(names):
-        return "--turns is for search and what-if: madlog bench what-if --turns 1000000"
+    if turns is not None and not {module.SEARCH, module.WHAT_IF, module.LAKE} & set(names):
+        return "--turns is for search, what-if and lake: madlog bench lake --turns 1000000"
     return None if data is None else str(module.wrong_folder(data) or "") or None
 
 
