@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from textwrap import dedent
 
@@ -11,13 +12,20 @@ from tests.bench.fixtures import turn
 
 from madlog.schemas import EVENT_KINDS, CheckpointSigned
 from madlog.topics import EventLog
-from madlog.topics.evidence import HashesDamaged, Keeper, SigningKey, Tiles, covered_topics
+from madlog.topics.evidence import (
+    HashesDamaged,
+    Keeper,
+    SigningKey,
+    Tiles,
+    check_evidence,
+    covered_topics,
+)
 from madlog.topics.evidence.leaves import leaf_data, record_hash
 from madlog.topics.evidence.merkle import Peaks, leaf_hash
 from madlog.topics.evidence.notes import open_checkpoint
 from madlog.topics.log import SOURCE, Record
 from madlog.topics.memory import MemoryLog
-from madlog.topics.positions import TopicPartition
+from madlog.topics.positions import TopicPartition, Vector
 from madlog.topics.testing.clocks import ManualClock
 
 KEY = SigningKey.new(bytes(range(32)))
@@ -128,6 +136,38 @@ async def test_two_that_keep_one_file_do_not_disturb_each_other(tmp_path: Path) 
         assert after == two.tree(SCHEMAS)
         assert after.size == len(EVENT_KINDS)
         assert kept(one) == await roots_of(log)
+
+
+class Racing(MemoryLog):
+    """A log in which, as soon as its end is told, another appends and hashes what it appended."""
+
+    other: Keeper | None = None
+    number = 5_000
+
+    async def end(self, topics: Collection[str]) -> Vector:
+        told = await super().end(topics)
+        if self.other is not None and set(topics) != {"mad.system"}:
+            other, self.other = self.other, None
+            self.number += 50
+            await EventLog(self).append([turn(self.number + more) for more in range(50)])
+            await other.grow()
+        return told
+
+
+async def test_one_that_was_overtaken_takes_nothing_for_missing(tmp_path: Path) -> None:
+    log = await EventLog.open(Racing(clock=ManualClock()))
+    assert isinstance(log.log, Racing)
+    await log.append([turn(number) for number in range(300)])
+    with Tiles(tmp_path / "hashes") as one, Tiles(tmp_path / "hashes") as two:
+        await Keeper(log, one, KEY).run()
+        log.log.other = Keeper(log, two, KEY)
+        assert (await Keeper(log, one, KEY).run()).broken == []
+        assert log.log.other is None
+        assert kept(one) == await roots_of(log)
+        log.log.other = Keeper(log, two, KEY)
+        verdict = await check_evidence(log, one, [KEY.verifier])
+        assert verdict.findings == []
+        assert log.log.other is None
 
 
 def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path: Path) -> None:

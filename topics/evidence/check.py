@@ -122,17 +122,18 @@ async def check_evidence(
     for tree, checkpoint, where in published:
         signed.setdefault(tree, []).append(_Signed(checkpoint.size, checkpoint.root, where))
     verdict.checkpoints = sum(map(len, signed.values()))
+    # The log is read to an end that is not before what was hashed: a worker may be hashing more.
+    kept = {} if tiles is None else tiles.trees()
     covered = await covered_topics(log.log)
     start, end = await log.log.start(covered), await log.log.end(covered)
-    kept = {} if tiles is None else tiles.trees()
     trees: dict[TopicPartition, _Tree] = {}
     for tp in sorted({*end, *kept, *signed}):
         of_tree = sorted(set(signed.get(tp, ())))
         found = kept.get(tp, Tree(0, 0, None))
         comparison = None
         first = start.get(tp, 0)
-        if tiles is not None and _as_signed(tiles, tp, of_tree, verdict):
-            comparison = Comparison(Leaf(*one) for one in tiles.leaves(tp) if one[1] >= first)
+        if tiles is not None and _as_signed(tiles, tp, found.size, of_tree, verdict):
+            comparison = Comparison(_expected(tiles, tp, found.size, first))
         trees[tp] = _Tree(tp, of_tree, found, comparison, whole=not first)
         if first:
             reason = "the records before the first that can be read are gone, and are kept for ever"
@@ -195,14 +196,22 @@ def _pass_over(damage: Damage) -> None:
     """Whoever checks the log itself has named this damage."""
 
 
-def _as_signed(tiles: Tiles, tp: TopicPartition, signed: list[_Signed], verdict: Verdict) -> bool:
+def _expected(tiles: Tiles, tp: TopicPartition, size: int, first: int) -> Iterator[Leaf]:
+    """Yield the leaves that are to be found from the first offset that can be read."""
+    for leaf, offset in tiles.leaves(tp, 0, size):
+        if offset >= first:
+            yield Leaf(leaf, offset)
+
+
+def _as_signed(
+    tiles: Tiles, tp: TopicPartition, size: int, signed: list[_Signed], verdict: Verdict
+) -> bool:
     """Tell whether the hashes kept of a tree are those that were signed; says so if not."""
     peaks = Peaks()
     later = iter(signed)
     one = next(later, None)
     try:
-        leaves: Iterator[tuple[bytes, int]] = tiles.leaves(tp)
-        for leaf, _ in leaves:
+        for leaf, _ in tiles.leaves(tp, 0, size):
             peaks.append(leaf)
             while one is not None and one.size <= peaks.size:
                 if one.size == peaks.size and one.root != peaks.root():

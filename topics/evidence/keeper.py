@@ -98,8 +98,10 @@ class Keeper:
     ) -> int:
         """Hash the records that were appended since; returns how many."""
         log = self._log.log
+        # The trees before the end: another process may be at work on both.
+        trees = self._tiles.trees()
         end = await log.end(await covered_topics(log))
-        growing = {tp: _Growing(self._tiles.tree(tp)) for tp in end}
+        growing = {tp: _Growing(trees.get(tp, Tree(0, 0, None))) for tp in end}
         self._gone = {
             tp: f"ends at @{end[tp]}, and records up to @{one.tree.next_offset - 1} were hashed"
             for tp, one in growing.items()

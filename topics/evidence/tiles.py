@@ -246,9 +246,12 @@ class Tiles:
         """Return the root over a tree's first `size` leaves."""
         return root_of(size, lambda height, index: self.node(tp, height, index))
 
-    def leaves(self, tp: TopicPartition, start: int = 0) -> Iterator[tuple[bytes, int]]:
-        """Yield the hash and the offset of each leaf from `start` on, tile by tile."""
-        end = self.tree(tp).size
+    def leaves(
+        self, tp: TopicPartition, start: int = 0, end: int | None = None
+    ) -> Iterator[tuple[bytes, int]]:
+        """Yield the hash and the offset of each leaf in [start, end), by default to the last."""
+        if end is None:
+            end = self.tree(tp).size
         while start < end:
             row = self._rows(
                 "SELECT hashes, offsets FROM tiles JOIN trees ON id=tree "
