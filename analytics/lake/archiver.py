@@ -95,7 +95,8 @@ async def check_lake(store: LakeStore, manifest: Manifest) -> bool:
     there = await asyncio.to_thread(store.lake_id)
     if there is None and any(manifest):
         raise LakeUnavailable(
-            f"this log's lake is not in {store.url}: name where it is now in MADLOG_LAKE"
+            f"this log's lake is not in {store.url}: name where it is now in MADLOG_LAKE, or make "
+            "it again there with `madlog lake repair`"
         )
     if there not in (None, manifest.lake):
         raise LakeUnavailable(
@@ -311,7 +312,13 @@ class Archiver:
         return flaws
 
     async def repair(self) -> int:
-        """Archive the ranges of damaged files again from the log; return how many."""
+        """Archive the ranges of damaged files again from the log, all where the lake is gone.
+
+        Returns how many. Raises LakeUnavailable.
+        """
+        self._manifest = await read_manifest(self._log, self._manifest)
+        if self._manifest.lake and await asyncio.to_thread(self._store.lake_id) is None:
+            await asyncio.to_thread(self._store.mark, self._manifest.lake)
         await self._claim()
         flaws = {flaw.range.event_id: flaw.range for flaw in await self.check()}
         membership = await self._log.log.join(GROUP, await self._topics())

@@ -26,7 +26,17 @@ from madlog.schemas import Event, Turn, encode
 from madlog.topics import EventLog
 from madlog.wiring import open_event_log, open_worker
 
-__all__ = ("DATA", "MONTH", "NAMES", "ROUTING", "SEARCH", "WHAT_IF", "measure", "wrong_folder")
+__all__ = (
+    "DATA",
+    "LAKE",
+    "MONTH",
+    "NAMES",
+    "ROUTING",
+    "SEARCH",
+    "WHAT_IF",
+    "measure",
+    "wrong_folder",
+)
 
 _EMBEDDED = ("append", "group-commit", "replay", "router", "memory")
 _KAFKA = (
@@ -43,9 +53,11 @@ ROUTING = ("routing", *_ROUTING)
 MONTH = "month"
 SEARCH = "search"
 WHAT_IF = "what-if"
+LAKE = "lake"
 _SANDBOX = "sandbox"
 _EVIDENCE = "evidence"
-NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, SEARCH, WHAT_IF, _SANDBOX, _EVIDENCE)
+_NAMED = (SEARCH, WHAT_IF, LAKE, _SANDBOX, _EVIDENCE)
+NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, *_NAMED)
 
 # The public data sets stand beside the checkout, not in it: they are by others.
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -316,6 +328,12 @@ async def _asked_for(
         place = folder / WHAT_IF
         place.mkdir()
         rows += await what_if_run.measure(place, rounds, turns or what_if_run.TURNS)
+    if LAKE in wanted:
+        from tests.bench import lake_run
+
+        place = folder / LAKE
+        place.mkdir()
+        rows += await lake_run.measure(place, rounds, turns or lake_run.TURNS)
     return rows
 
 

@@ -1,6 +1,8 @@
 """The lake and SQL over it: the answers of the log, each event once, whatever was archived when."""
 
 import asyncio
+import errno
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -420,3 +422,39 @@ async def test_a_connection_has_all_views_and_no_more(
     with pytest.raises(duckdb.PermissionException):
         con.execute(f"SELECT * FROM read_text('{tmp_path}/lake/madlog-lake.json')")
     con.close()
+
+
+async def test_a_lake_that_is_gone_is_made_again_from_the_log(
+    log: EventLog, store: LakeStore, tmp_path: Path
+) -> None:
+    await log.append(mixed(30))
+    await archive(log, store)
+    shutil.rmtree(tmp_path / "lake")
+    with pytest.raises(LakeUnavailable, match="lake repair"):
+        await answers(log, LakeStore(store.url))
+    archiver = Archiver(log, LakeStore(store.url))
+    assert await archiver.repair() == len(list(await read_manifest(log)))
+    assert await archiver.check() == []
+    assert await answers(log, LakeStore(store.url)) == await answers(log)
+
+
+async def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(
+    log: EventLog, store: LakeStore, tmp_path: Path
+) -> None:
+    await log.append(mixed(30))
+
+    class Full(LakeStore):
+        def _put(self, path: str, content: bytes) -> None:
+            if ".parquet" in path:
+                Path(path).write_bytes(content[:100])
+                raise OSError(errno.ENOSPC, "No space left on device")
+            super()._put(path, content)
+
+    with pytest.raises(LakeUnavailable, match="No space left"):
+        await archive(log, Full(store.url))
+    assert sorted(path.name for path in (tmp_path / "lake").rglob("*.*")) == [
+        "mad.conversations",
+        "madlog-lake.json",
+    ]
+    await archive(log, store)
+    assert await answers(log, store) == await answers(log)
