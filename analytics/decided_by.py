@@ -63,6 +63,15 @@ class DecidedBy:
         model = self._models.get(model_id)
         return model is not None and bool(model.fields["component"] == ROUTING)
 
+    @property
+    def conducts(self) -> bool:
+        """Whether any model that was rolled out has processes that conduct live turns."""
+        rolled_out = (model_id for model_id in self._models if self.rolled_out(model_id))
+        return any(
+            (model := self.model(model_id)) is not None and bool(model.models.processes)
+            for model_id in rolled_out
+        )
+
     def model(self, model_id: str) -> Published | None:
         """Return a published model; None, and `failed` says why, where it cannot be read."""
         if model_id not in self._published and model_id not in self.failed:

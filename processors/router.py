@@ -74,6 +74,7 @@ class Router:
         get_blob: Callable[[str], bytes] | None = None,
         serving: Serving | None = None,
         delivers: bool = True,
+        remembers: bool = True,
     ) -> None:
         self._registry = registry or Registry()
         self._decides = decides
@@ -82,7 +83,7 @@ class Router:
         self._max_error = max_error
         self._audit_rate = audit_rate
         self._serving = serving or Serving(get_blob)
-        self._delivers = delivers
+        self._delivers, self._remembers = delivers, remembers
         # Only where agents live here is there anything to conduct.
         self._lives = decides == "live" and len(self._registry) > 0
 
@@ -101,7 +102,7 @@ class Router:
             is_imported(fields) or conversation_of(state, fields)["imported"]
         )
         # What a person tells a process is no part of the work that it learned.
-        if lives and not (event.kind == "Turn" and command_of(fields)):
+        if lives and self._remembers and not (event.kind == "Turn" and command_of(fields)):
             remember(state, event)
         if event.kind == "Turn":
             return [*(self._spoke(state, fields) if lives else ()), *self._turn(state, event)]

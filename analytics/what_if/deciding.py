@@ -84,6 +84,10 @@ class Again:
         self._routers: dict[tuple[Decides, float], Router] = {}
         self._ruled: dict[str, _Ruled] = {}
         self._controls: dict[str | None, Mapping[str, Any]] = {}
+        # A conversation's past is kept for learned processes alone, and is most of the state.
+        given = variant.model
+        conducts = by.conducts if given is None else bool(given.models.processes)
+        self._remembers = conducts and "lppm" not in variant.without
         self._idle = self._router("live", _MAX_ERROR)
 
     def live(
@@ -194,6 +198,7 @@ class Again:
                 decides=decides,
                 serving=serving,
                 delivers=False,
+                remembers=self._remembers,
             )
         return self._routers[key]
 

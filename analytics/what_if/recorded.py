@@ -15,6 +15,7 @@ from madlog.topics.log import OnDamage
 __all__ = ("Recorded", "RecordedDecisions", "Verdicts", "named", "read_verdicts")
 
 _GUARD = GUARD.name
+_RECORDS = 2_000
 _NAMES = frozenset(
     (
         "event_id",
@@ -128,7 +129,8 @@ class RecordedDecisions:
         """Read the decisions of some partitions, and of each what is compared alone."""
         upto = Vector({tp: at for tp, at in end.items() if tp.partition in partitions})
         decode = log.schemas.decode_fields
-        async for records in log.log.read(Vector(), upto, on_damage=on_damage):
+        batches = log.log.read(Vector(), upto, records_max=_RECORDS, on_damage=on_damage)
+        async for records in batches:
             for record in records:
                 try:
                     self.fold(*decode(record.value, _NAMES))

@@ -1,10 +1,14 @@
 """What if: the log decided again otherwise, from the record alone; the log stays as it was."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.orders import REGISTRY as DESK
+from tests.unit.test_live_routing import lived as conducted
+from tests.unit.test_live_routing import on
 from tests.unit.test_verify import planted
 from tests.unit.what_if_scene import REGISTRY, brought_in, eid, lived, no_blob, refunds
 
@@ -52,6 +56,20 @@ async def test_history_comes_out_as_recorded_by_the_models_that_decided_it() -> 
     # A promise that nothing can keep leaves all to the language model.
     told = counts(await asked(log, blobs.__getitem__, max_error=0.0001))
     assert told["lppm"][1] == 0
+
+
+async def test_what_processes_conduct_comes_out_as_recorded_and_without_them_goes_up() -> None:
+    log = await conducted()
+    live = [one.fields for one in await on(log, "Decision") if one.fields["mode"] == "live"]
+    recorded = Counter(fields["tier"] for fields in live)
+    assert recorded["lppm"] > 0
+    promised = Variant(max_error=0.1)
+    report = await what_if(log, Asked(promised), no_blob, registry=DESK)
+    assert report.tally is not None
+    assert (report.tally.decisions, report.tally.changed) == (recorded.total(), 0)
+    none = await what_if(log, Asked(Variant(without=frozenset({"lppm"}))), no_blob, registry=DESK)
+    assert counts(none)["lppm"] == (recorded["lppm"], 0)
+    assert counts(none)["imperator"][1] >= recorded["imperator"] + recorded["lppm"]
 
 
 async def test_without_the_tree_its_turns_go_to_the_language_model_and_each_is_told() -> None:
