@@ -50,3 +50,12 @@ def test_doctor_says_what_holds_sql_of_others_here(tmp_path: Path) -> None:
     for name in ("sandbox: landlock", "sandbox: seccomp"):
         assert rows[name]["ok"]
         assert (rows[name]["found"] == "none") == bool(rows[name]["advice"])
+
+
+def test_on_kafka_it_is_the_same(kafka_url: str, kafka_prefix: str, tmp_path: Path) -> None:
+    at = ("--log", f"{kafka_url}?prefix={kafka_prefix}-")
+    assert inside(*APPEND, *at, cwd=tmp_path).code == 0
+    ran = inside("sql", "--untrusted", "--json", "select text from turns", *at, cwd=tmp_path)
+    assert (ran.code, ran.rows) == (0, [{"text": "where is my parcel?"}]), ran
+    seen = inside("sql", "--json", "select verdict, reads from audit", *at, cwd=tmp_path)
+    assert seen.rows == [{"verdict": "answered", "reads": ["turns"]}]

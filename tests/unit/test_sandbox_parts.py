@@ -4,6 +4,7 @@ import json
 import os
 import struct
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,19 +24,22 @@ from madlog.analytics.views import VIEWS
 NAMES = [*VIEWS, "prices"]
 
 
+@cache
+def connection() -> duckdb.DuckDBPyConnection:
+    return duckdb.connect(":memory:")
+
+
 def parsed(sql: str) -> str:
-    with duckdb.connect(":memory:") as con:
-        ((tree,),) = con.execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
+    ((tree,),) = connection().execute("SELECT json_serialize_sql(?::VARCHAR)", [sql]).fetchall()
     return str(tree)
 
 
 def test_every_function_that_duckdb_has_is_reviewed() -> None:
-    with duckdb.connect(":memory:") as con:
-        found = con.execute(
-            "SELECT DISTINCT lower(function_name) FROM duckdb_functions() "
-            "WHERE function_type <> 'pragma'"
-        ).fetchall()
-    names = {name for (name,) in found}
+    found = connection().execute(
+        "SELECT DISTINCT lower(function_name) FROM duckdb_functions() "
+        "WHERE function_type <> 'pragma'"
+    )
+    names = {name for (name,) in found.fetchall()}
     reviewed = functions().allowed | set(functions().refused)
     assert names - reviewed == set(), (
         f"DuckDB {duckdb.__version__} has functions that {functions().reviewed} had not: put each "
