@@ -29,8 +29,16 @@ class Stored(NamedTuple):
     appended_at: int
 
 
-def forge(folder: Path, tp: TopicPartition, change: Callable[[list[Stored]], list[Stored]]) -> None:
-    """Put other records in the place of a partition's, as if they had been appended so."""
+def forge(
+    folder: Path,
+    tp: TopicPartition,
+    change: Callable[[list[Stored]], list[Stored]],
+    first: int = 0,
+) -> None:
+    """Put other records in the place of a partition's, as if they had been appended so.
+
+    `first` is the offset of the first, as if those before had expired.
+    """
     connection = apsw.Connection(str(folder / "log.sqlite"))
     (row,) = [one for one in partition_rows(connection) if one[1:3] == tuple(tp)]
     table = record_table(row.id)
@@ -38,7 +46,7 @@ def forge(folder: Path, tp: TopicPartition, change: Callable[[list[Stored]], lis
     stored = fetch(connection, f"SELECT {columns} FROM {table} ORDER BY offset")
     head, forged = CHAIN_START, []
     records = change([Stored(*one) for one in stored])
-    for offset, one in enumerate(records):
+    for offset, one in enumerate(records, first):
         data = wire(offset, one.appended_at, one.key, one.headers, one.value)
         head = hashlib.sha256(head + data).digest()
         forged.append((offset, one.key, one.value, one.headers, one.appended_at, crc32(data)))
@@ -46,7 +54,7 @@ def forge(folder: Path, tp: TopicPartition, change: Callable[[list[Stored]], lis
         connection.execute(f"DELETE FROM {table}")
         connection.executemany(f"INSERT INTO {table} VALUES(?, ?, ?, ?, ?, ?)", forged)
         connection.execute(
-            "UPDATE partitions SET next_offset=?, count=?, head=? WHERE id=?",
-            (len(forged), len(forged), head, row.id),
+            "UPDATE partitions SET low_water=?, next_offset=?, count=?, head=? WHERE id=?",
+            (first, first + len(forged), len(forged), head, row.id),
         )
     connection.close()

@@ -328,3 +328,11 @@ async def test_a_restored_log_goes_on_under_another_key(folder: Path, tmp_path: 
         assert {finding.kind for finding in one.findings} == {"checkpoint"}
         assert str(KEY.verifier).split("+")[0] in str(one.findings[0])
     await log.close()
+
+
+async def test_a_beginning_that_is_gone_is_found(folder: Path) -> None:
+    forge(folder, TREE, lambda records: records[12:], first=12)
+    verdict = await checked(folder)
+    assert places(verdict.findings) == [("deleted", 0, 12)]
+    verdict = await checked(folder, tiles=False)
+    assert places(verdict.findings) == [("deleted", 0, 12)]

@@ -136,6 +136,7 @@ async def check_evidence(
             comparison = Comparison(_expected(tiles, tp, found.size, first))
         trees[tp] = _Tree(tp, of_tree, found, comparison, whole=not first)
         if first:
+            trees[tp].count = first  # they are named here, not as missing at the end too
             reason = "the records before the first that can be read are gone, and are kept for ever"
             verdict.findings.append(_finding("deleted", tp, 0, first, reason))
         trees[tp].compare_root()
