@@ -173,8 +173,8 @@ def bench(
     starts one), and only when they are asked for; `kafka` is all of them. So are those that begin
     with routing, on public data sets: accuracy, promises kept and times, means over seeds. `month`
     is a simulated one of 200,000 turns, some minutes long: what is learned, kept, and taken back.
-    `search`, `what-if` and `lake` run when they are asked for, over --turns; so does `evidence`:
-    what proofs cost.
+    `search`, `what-if` and `lake` run when they are asked for, over --turns; so do `evidence`
+    and `sandbox`: what proofs cost, and walls.
 
     Examples:
       madlog bench --rounds 7
