@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(evidence_app, name="evidence")
 
 
-@evidence_app.command("key")
+@evidence_app.command("key", short_help="make the signing key, show the one that verifies")
 def key(
     ctx: typer.Context,
     name: Annotated[
@@ -107,7 +107,7 @@ async def _signed(state: State) -> "AsyncIterator[tuple[EventLog, Tiles, Signing
             yield log, tiles, signing, kept
 
 
-@evidence_app.command("checkpoint")
+@evidence_app.command("checkpoint", short_help="hash and sign what was appended")
 def checkpoint(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
     """Hash and sign all that was appended since; exit code 1 if it is not what was signed before.
 
@@ -145,7 +145,7 @@ def _say_broken(kept: "Kept") -> int:
     return len(kept.broken)
 
 
-@evidence_app.command("publish")
+@evidence_app.command("publish", short_help="write checkpoints to a place elsewhere")
 def publish(
     ctx: typer.Context,
     to: Annotated[
@@ -185,7 +185,7 @@ async def _publish(state: State, to: str) -> int:
     return 0
 
 
-@evidence_app.command("consistency")
+@evidence_app.command("consistency", short_help="proofs that the log only grew")
 def consistency(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(help="What madlog evidence publish wrote.")],
@@ -224,7 +224,7 @@ async def _consistency(state: State, file: Path) -> None:
     print_rows(state, rows, ("origin", "from_size", "from_root", "to_size", "to_root", "proof"))
 
 
-@evidence_app.command("bundle")
+@evidence_app.command("bundle", short_help="export records with proofs and a verifier")
 def bundle(
     ctx: typer.Context,
     conversation: Annotated[str | None, typer.Argument(help="A conversation's id.")] = None,
@@ -271,7 +271,7 @@ async def _bundle(state: State, conversation: str | None, out: Path) -> int:
     return 0
 
 
-@evidence_app.command("verify")
+@evidence_app.command("verify", short_help="verify a bundle")
 def verify(
     ctx: typer.Context,
     folder: Annotated[Path, typer.Argument(help="What madlog evidence bundle wrote.")],
