@@ -19,6 +19,8 @@ from madlog.analytics.sandbox._job import HEAD, Job, nameless_file, write_index
 __all__ = ("Children", "End")
 
 _SERVER = "madlog.analytics.sandbox._server"
+# Python 3.12 warns of forks beside threads; the one there is, jemalloc's, knows of forks.
+_NO_WARNING = ("-W", "ignore::DeprecationWarning")
 _START_S = 60.0
 # A warm process that does not answer so long after a child's time is taken for dead.
 _GRACE_S = 5.0
@@ -50,7 +52,7 @@ class Children:
             ours.setblocking(False)
             # Nothing of this program's environment: there may be secrets in it.
             self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-P", "-m", _SERVER, str(theirs.fileno())),
+                *(sys.executable, "-P", *_NO_WARNING, "-m", _SERVER, str(theirs.fileno())),
                 pass_fds=[theirs.fileno()],
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.DEVNULL,

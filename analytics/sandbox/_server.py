@@ -1,6 +1,7 @@
 """The warm process that children are forked from: for each job one, killed when its time is up.
 
-It has Python, Arrow and an empty DuckDB loaded, and no threads; it never sees a query itself.
+It has Python, Arrow and an empty DuckDB loaded, and no threads but one of jemalloc, which knows of
+forks; it never sees a query itself.
 Started with the number of a socket, over which each job comes as its time limit and three
 descriptors: the job's file, the answer's file, and a pipe that is told how the child ended. When
 the other end of that pipe is closed nobody waits any more, and the child is killed.
