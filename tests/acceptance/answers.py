@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from madlog.analytics.digest import TopicDigest, digest
+from madlog.analytics.lake import LakeSource, LakeStore
 from madlog.analytics.output import json_rows
 from madlog.analytics.questions import ask, questions
 from madlog.analytics.sql import query
-from madlog.analytics.tables import LogSource, Table, Tables
+from madlog.analytics.tables import LogSource, Source, Table, Tables
 from madlog.topics import EventLog, Vector
 from madlog.wiring import opened
 
@@ -46,8 +47,8 @@ class Answers:
 class _Once:
     """The tables of a log that nobody writes to, each read once for all questions."""
 
-    def __init__(self, log: EventLog) -> None:
-        self._source = LogSource(log)
+    def __init__(self, log: EventLog, lake: LakeStore | None) -> None:
+        self._source: Source = LogSource(log) if lake is None else LakeSource(log, lake)
         self._tables: dict[str, Table] = {}
 
     async def tables(self, names: Collection[str], end: Vector) -> Tables:
@@ -57,15 +58,16 @@ class _Once:
         return Tables({name: self._tables[name] for name in names})
 
 
-async def answers_of(url: str, conversation: str) -> Answers:
-    """Ask a log everything that has a name; `conversation` stands in for the latest."""
+async def answers_of(url: str, conversation: str, lake: LakeStore | None = None) -> Answers:
+    """Ask a log, or its lake, all that has a name; `conversation` stands in for the latest."""
     given = {**_GIVEN, "conversation": conversation, **await _named(url, conversation)}
     async with opened(url, create=False) as log:
         digests = await digest(log)
-        found = await query(log, "select * from decisions order by event_id")
+        over = None if lake is None else LakeSource(log, lake)
+        found = await query(log, "select * from decisions order by event_id", source=over)
         decisions = {row["event_id"]: _lasting(row) for row in json_rows(found)}
         told = {}
-        read = _Once(log)
+        read = _Once(log, lake)
         for name, question in questions().items():
             if name in _OF_PLACES:
                 continue

@@ -6,7 +6,12 @@ from pathlib import Path
 import duckdb
 import polars as pl
 import pytest
+from tests.acceptance.answers import answers_of
 from tests.acceptance.cli import madlog
+from tests.acceptance.test_kafka_equal import fill
+
+from madlog.analytics.lake import Archiver, ArchiverOptions, LakeStore
+from madlog.wiring import opened
 
 SQL = "select event_id, sender, text, tags, parts from turns order by event_id"
 
@@ -75,3 +80,16 @@ def test_the_worker_archives_where_a_lake_is_named(tmp_path: Path) -> None:
     (turns,) = [row for row in rows if row["topic"] == "mad.conversations"]
     assert turns["archived"] == turns["records"] > 0
     assert turns["waiting"] == 0
+
+
+async def test_every_question_has_over_the_lake_the_answer_of_the_log(tmp_path: Path) -> None:
+    url = str(tmp_path / "log")
+    await fill(url, tmp_path, turns=300)
+    store = LakeStore(str(tmp_path / "lake"))
+    async with opened(url) as log:
+        await Archiver(log, store, ArchiverOptions(records_max=200)).run(until_idle=True)
+    log_says = await answers_of(url, "order-4711")
+    lake_says = await answers_of(url, "order-4711", store)
+    assert lake_says.decisions == log_says.decisions
+    for name, rows in log_says.questions.items():
+        assert lake_says.questions[name] == rows, name

@@ -22,6 +22,7 @@ from madlog.analytics.lake import (
     read_manifest,
 )
 from madlog.analytics.sql import connect, query
+from madlog.cli._lake import Archiving
 from madlog.schemas import RangeArchived
 from madlog.topics import EventLog, NewRecord, TopicPartition, Vector
 from madlog.topics.catalog import CATALOG
@@ -458,3 +459,22 @@ async def test_a_full_disk_loses_nothing_and_leaves_nothing_half_written(
     ]
     await archive(log, store)
     assert await answers(log, store) == await answers(log)
+
+
+async def test_a_worker_goes_on_without_a_lake_that_cannot_be_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Fails:
+        tries = 0
+
+        async def run(self) -> None:
+            self.tries += 1
+            raise LakeUnavailable("the disk is full")
+
+    fails: Any = Fails()
+    monkeypatch.setattr("madlog.cli._lake._AGAIN_S", 0.0)
+    archiving = asyncio.create_task(Archiving(fails).go_on())
+    while fails.tries < 3:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    archiving.cancel()
+    assert capsys.readouterr().err == "madlog: the disk is full\n"
