@@ -29,7 +29,7 @@ svg .soft{fill:var(--soft);font-size:12px}
 .big{display:flex;flex-wrap:wrap;gap:.4rem 2rem;margin:1rem 0}.big b{font-size:1.5rem;display:block}
 .scroll{overflow-x:auto}table{border-collapse:collapse;font-size:.88rem;width:100%}
 th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);vertical-align:top;
-overflow-wrap:anywhere}td.n{text-align:right;font-variant-numeric:tabular-nums}
+overflow-wrap:break-word}.n{text-align:right;font-variant-numeric:tabular-nums}
 tr.unlike td{background:var(--mark)}td.mark{font-size:1.1rem}tr.unlike td.mark{color:var(--bad)}
 code{overflow-wrap:anywhere;font-size:.88em}
 """
@@ -47,8 +47,8 @@ def page(report: WhatIfReport) -> str:
         *_figures(report),
         *_routes(report.tally),
         *_guard(report),
-        *_table("Conversations most affected", report.conversations),
         *_excerpts(report.excerpts),
+        *_table("Conversations most affected", report.conversations),
     ]
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -108,11 +108,12 @@ def _figures(report: WhatIfReport) -> Iterator[str]:
         told["USD, the record's known calls"] = f"{cost['record']['usd']:,.2f}"
     if prices is not None and prices["usd"] is not None:
         told["USD at these prices"] = f"{prices['usd']:,.2f}"
-    if cost["calls_fewer"]:
-        told["model calls fewer"] = f"{cost['calls_fewer']:,}"
-        for name, unit in (("usd_less", "USD less"), ("latency_s_less", "s of waiting less")):
+    fewer = cost["calls_fewer"]
+    if fewer:
+        told[f"model calls {'fewer' if fewer > 0 else 'more'}"] = f"{abs(fewer):,}"
+        for name, unit in (("usd_less", "USD"), ("latency_s_less", "s of waiting")):
             if cost[name] is not None:
-                told[unit] = f"{cost[name]:,.2f}"
+                told[f"{unit} {'less' if fewer > 0 else 'more'}"] = f"{abs(cost[name]):,.2f}"
     yield '<div class="big">'
     for words, figure in told.items():
         yield f"<div><b>{escape(figure)}</b>{escape(words)}</div>"
@@ -158,8 +159,9 @@ def _table(title: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not rows:
         return
     yield f'<h2>{escape(title)}</h2><div class="scroll"><table><tr>'
-    for name in rows[0]:
-        yield f"<th>{escape(name.replace('_', ' '))}</th>"
+    for name, value in rows[0].items():
+        kind = " class=n" if isinstance(value, int | float) else ""
+        yield f"<th{kind}>{escape(name.replace('_', ' '))}</th>"
     yield "</tr>"
     for row in rows[:_ROWS_MAX]:
         yield "<tr>"
@@ -178,7 +180,8 @@ def _excerpts(excerpts: Sequence[Excerpt]) -> Iterator[str]:
         yield "<h2>The turns of difference</h2>"
     for one in excerpts:
         yield f"<h3>{escape(one.conversation_id)}</h3>"
-        yield f'<p class="soft">{one.differs:,} otherwise, the first of them here</p>'
+        if one.differs > 1:
+            yield f'<p class="soft">{one.differs:,} otherwise, the first of them here</p>'
         yield '<div class="scroll"><table><tr><th></th><th>who</th><th>what</th>'
         yield "<th>record</th><th>what if</th></tr>"
         for line in one.lines:

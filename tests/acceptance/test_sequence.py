@@ -124,6 +124,25 @@ def test_the_tiers_are_told_and_each_decision_comes_out_again(place: Place) -> N
     assert [row["conversations_seen"] for row in learned] == [None, 20, 40, 80, 160]
 
 
+def test_what_if_says_the_same_on_kafka_and_in_a_folder(embedded: Place, on_kafka: Place) -> None:
+    guard = (
+        "call.action = 'cancel_reservation' and not exists (from past where "
+        "past.conversation_id = call.conversation_id and past.action = 'get_user_details')"
+    )
+    asked = ("replay", "what-if", "--max-error", "0.5", "--guard", guard)
+    told = []
+    for place in (embedded, on_kafka):
+        found = done(place, *asked).json
+        assert found["decisions"] > RUNS_COUNT
+        assert found["changed"] > 0
+        assert found["guard"]["acts"] > RUNS_COUNT
+        # What the log itself counts, in the order of its partitions.
+        for name in ("seconds", "events", "from", "to", "rows"):
+            del found[name]
+        told.append(found)
+    assert told[0] == told[1]
+
+
 def test_replay_agrees_nothing_is_damaged_and_a_second_import_adds_nothing(place: Place) -> None:
     assert done(place, "replay", "rebuild").json["equal"] is True
     assert done(place, "check").json["damage"] == []
