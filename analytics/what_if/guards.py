@@ -4,6 +4,7 @@ A guard is asked about each tool call, and sees nothing that came after it. What
 run: a guard that failed in silence would look as if it let everything through.
 """
 
+import asyncio
 import importlib
 import importlib.util
 import re
@@ -20,6 +21,7 @@ __all__ = ("Guard", "PythonGuard", "load_guard")
 
 _FUNCTION = re.compile(r"(?P<place>[A-Za-z_][\w.]*|.+\.py):(?P<name>[A-Za-z_]\w*)")
 _BYTES_MAX = 1 << 20
+_HEARD_EVERY = 500
 
 
 class Guard(Protocol):
@@ -29,7 +31,7 @@ class Guard(Protocol):
     def named(self) -> str:
         """The guard as it was given, for people."""
 
-    def blocked(self, acts: Acts) -> Mapping[str, str]:
+    async def blocked(self, acts: Acts) -> Mapping[str, str]:
         """Return the event_ids of the calls that it blocks, with why; raises GuardFailed."""
 
 
@@ -40,10 +42,12 @@ class PythonGuard:
     named: str
     function: Callable[[Act, Past], Any]
 
-    def blocked(self, acts: Acts) -> Mapping[str, str]:
+    async def blocked(self, acts: Acts) -> Mapping[str, str]:
         """Return the event_ids of the calls that it blocks, with why; raises GuardFailed."""
         found = {}
-        for act, past in acts.moments():
+        for number, (act, past) in enumerate(acts.moments()):
+            if number % _HEARD_EVERY == 0:
+                await asyncio.sleep(0)  # where Ctrl-C is heard
             try:
                 answer = self.function(act, past)
             except Exception as error:

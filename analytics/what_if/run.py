@@ -186,7 +186,7 @@ def _of_calls(where: Range, read_to: Vector) -> tuple[Vector, Vector]:
 
 async def _guarded(work: _Work, guard: Guard, acts: Acts, read_to: Vector) -> GuardReport:
     """Ask a guard about the calls, and tell what those had been that it blocks."""
-    reasons = guard.blocked(acts)
+    reasons = await guard.blocked(acts)
     found = [act for act in acts.all if act.event_id in reasons]
     failed = await _failed(work, {act.conversation_id for act in found}, read_to)
     again = repeats(acts)

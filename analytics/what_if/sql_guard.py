@@ -9,6 +9,7 @@ begun   the same
 past    the same, and ok result error answered
 """
 
+import asyncio
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
+from madlog.analytics.errors import SqlLimit
 from madlog.analytics.what_if.acts import Act, Acts
 from madlog.analytics.what_if.errors import BadGuard, GuardFailed
 
@@ -84,22 +86,37 @@ class SqlGuard:
     named: str
     predicate: str
 
-    def blocked(self, acts: Acts) -> Mapping[str, str]:
+    async def blocked(self, acts: Acts) -> Mapping[str, str]:
         """Return the event_ids of the calls that it blocks, with why.
 
-        Raises BadGuard where it is no expression over calls, GuardFailed where a value stops it.
+        Raises BadGuard where it is no expression over calls, GuardFailed where a value stops it,
+        SqlLimit where it takes too much memory.
         """
         with duckdb.connect(":memory:", config=_SETTINGS) as con:
             sql = _causal(con, self.predicate)
             con.register("_acts", pa.Table.from_batches(_batches(acts), schema=_SCHEMA))
             con.execute(_TABLES)
+            work = asyncio.get_running_loop().run_in_executor(None, _run, con, sql)
             try:
-                rows = con.execute(sql).fetchall()
-            except (duckdb.BinderException, duckdb.CatalogException) as error:
-                raise BadGuard(f"the guard is no predicate over calls: {_line(error)}") from error
-            except duckdb.Error as error:
-                raise GuardFailed(f"the guard failed on the log's calls: {_line(error)}") from error
+                rows = await asyncio.shield(work)
+            except asyncio.CancelledError:
+                con.interrupt()
+                await asyncio.wait([work])
+                raise
         return {event_id: "blocked" for (event_id,) in rows}
+
+
+def _run(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
+    try:
+        return con.execute(sql).fetchall()
+    except (duckdb.BinderException, duckdb.CatalogException) as error:
+        raise BadGuard(f"the guard is no predicate over calls: {_line(error)}") from error
+    except duckdb.OutOfMemoryException as error:
+        raise SqlLimit(
+            f"the guard ran out of memory: compare past and call by =; {_line(error)}"
+        ) from error
+    except duckdb.Error as error:
+        raise GuardFailed(f"the guard failed on the log's calls: {_line(error)}") from error
 
 
 def _causal(con: duckdb.DuckDBPyConnection, predicate: str) -> str:

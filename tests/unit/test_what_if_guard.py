@@ -1,5 +1,6 @@
 """A guard on the record: it sees what was known then and no more, and what it blocks is judged."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,12 @@ def test_the_past_is_read_only() -> None:
         act.action = "other"  # type: ignore[misc]
     assert len(Past()) == 0
     assert Past().same(act, "order_id") == ()
+
+
+async def test_a_guard_that_takes_too_long_is_stopped() -> None:
+    log = await log_of(*(refund(number, str(number)) for number in range(1, 200)))
+    slow = "(select count(*) from begun a, begun b, begun c, begun d where a.action <> 'x') < 0"
+    task = asyncio.ensure_future(guarded(log, slow))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(task, 0.3)
+    assert task.cancelled()
