@@ -56,7 +56,7 @@ _US = 1_000_000
 class ArchiverOptions:
     """When a range is archived, how large it may be, how long what was replaced is kept."""
 
-    records_min: int = 10_000
+    records_min: int = 2_000
     age_s: float = 60.0
     records_max: int = 250_000
     bytes_max: int = 64 << 20

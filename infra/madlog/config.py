@@ -26,7 +26,7 @@ class Settings(BaseModel):
         description="where archived events are kept as Parquet: a folder, any fsspec URL",
     )
     lake_records_min: int = Field(
-        default=10_000, ge=1, description="a partition with fewer waits before it is archived"
+        default=2_000, ge=1, description="a partition with fewer waits before it is archived"
     )
     lake_age_s: float = Field(
         default=60.0, ge=0, description="how long it waits at most, in seconds"
