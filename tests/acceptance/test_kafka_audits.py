@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.unit.counting import read
 from tests.unit.imperator_scene import AGENTS, Told, escalations, fields_of, turn_of
 from tests.unit.test_shadow_judge import beside
@@ -49,6 +50,7 @@ async def told(url: str, blobs: Path) -> dict[str, list[dict[str, Any]]]:
         return found
 
 
+@pytest.mark.soak
 async def test_audits_shadows_and_what_repeats_are_told_alike(
     tmp_path: Path, kafka_url: str, kafka_prefix: str
 ) -> None:

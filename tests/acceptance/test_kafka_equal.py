@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import pytest
 from tests.acceptance.answers import answers_of
 from tests.acceptance.cli import madlog
 
@@ -68,6 +69,7 @@ async def test_both_engines_make_the_same_of_the_same_log(
     assert decisions[0] == decisions[1]
 
 
+@pytest.mark.soak
 def test_the_demo_runs_on_kafka_and_loses_nothing(
     tmp_path: Path, kafka_url: str, kafka_prefix: str
 ) -> None:

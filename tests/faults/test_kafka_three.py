@@ -125,6 +125,7 @@ async def test_a_killed_leader_costs_a_gap_and_no_record(
     await kill_leader(brokers, kafka_prefix)
 
 
+@pytest.mark.soak
 async def test_a_rolling_restart_costs_no_record(brokers: Cluster, kafka_prefix: str) -> None:
     # Fewer turns than else: three starts of a JVM beside 2,000 a second take half a minute.
     await restart_all(brokers, kafka_prefix, RATE // 4)

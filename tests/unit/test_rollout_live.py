@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+import pytest
 from tests.unit.rollout_scene import AGENT, MARIA, ORDERS, Scene, published
 
 from madlog.analytics.output import rows
@@ -83,6 +84,7 @@ class Desk:
         return found
 
 
+@pytest.mark.soak
 async def test_a_model_is_learned_goes_live_and_a_bad_one_is_taken_back_by_itself() -> None:
     desk = Desk(await Scene.opened())
     scene = desk.scene
