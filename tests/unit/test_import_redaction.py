@@ -102,4 +102,4 @@ def test_redacting_twice_changes_nothing_more(value: Any) -> None:
 @pytest.mark.parametrize("piece", ["a", "a.", "4 ", "@a", "+1 ", "password=", "-", "eyJaaaaaaaaa."])
 def test_long_texts_take_time_in_proportion(piece: str) -> None:
     # Quadratic matching of so much would outlast the test's time limit.
-    _text(piece * (300_000 // len(piece)))
+    _text(piece * (100_000 // len(piece)))
