@@ -221,7 +221,7 @@ def _print(
         print(finding)
     print(f"{looked} records looked at, {len(found)} damaged places found")
     if verdict is None:
-        note("no evidence was kept that shows tampering: madlog evidence key begins it")
+        note("nothing is signed yet that would show tampering: madlog evidence checkpoint begins it")
     else:
         for sentence in verdict.notes:
             note(f"madlog: {sentence}")
