@@ -221,7 +221,7 @@ def _print(
         print(finding)
     print(f"{looked} records looked at, {len(found)} damaged places found")
     if verdict is None:
-        note("nothing is signed yet that would show tampering: madlog evidence checkpoint begins it")
+        note("nothing is signed yet to show tampering by: madlog evidence checkpoint begins it")
     else:
         for sentence in verdict.notes:
             note(f"madlog: {sentence}")
