@@ -1,4 +1,4 @@
-"""lake, retention: what is archived as Parquet files, what each topic takes and how it grows."""
+"""lake: what is archived as Parquet files, and making, checking and mending them."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -30,9 +30,6 @@ def register(app: typer.Typer) -> None:
     """Add these commands."""
     short = "the log's past as Parquet files: archive, check, repair, list"
     app.add_typer(lake_app, name="lake", short_help=short)
-    app.command("retention", short_help="what each topic takes, in the log and in the lake")(
-        retention
-    )
 
 
 @lake_app.callback()
@@ -200,43 +197,3 @@ async def _files(state: State) -> None:
     shown = ("holds", "topic", "partition", "offset", "offset_end", "rows", "bytes", "place")
     columns = (*shown[:-1], "sha256", "place") if state.json else shown
     print_rows(state, rows, columns, empty="nothing is archived: madlog lake archive")
-
-
-def retention(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
-    """Show what each topic takes: in the log, in the lake, archived up to where, growth a day.
-
-    It reads the whole log. Nothing is ever removed from a topic kept for ever.
-
-    Example: madlog retention
-    """
-    state = state_of(ctx, log, as_json)
-    run(_retention(state))
-
-
-async def _retention(state: State) -> None:
-    from dataclasses import asdict
-
-    from madlog.analytics.lake.growth import retention as measured
-    from madlog.wiring import opened
-
-    async with opened(state.url, state.settings, create=False) as log:
-        rows = [asdict(one) for one in await measured(log)]
-    columns = (
-        "topic",
-        "keeps",
-        "records",
-        "bytes",
-        "disk_bytes",
-        "archived",
-        "waiting",
-        "lake_files",
-        "lake_bytes",
-        "archived_to",
-    )
-    if state.json:
-        print_rows(state, rows, (*columns, "growth"))
-        return
-    for row in rows:
-        grown = row["growth"]
-        row["bytes_a_day"] = None if grown is None else round(grown["bytes_a_day"])
-    print_rows(state, rows, (*columns[:-1], "bytes_a_day"), empty="no topics")
