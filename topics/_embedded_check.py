@@ -3,13 +3,14 @@
 import hashlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from zlib import crc32
 
 import apsw
 
+from madlog.topics._embedded_cold import check_packs, cold_end
 from madlog.topics._embedded_reading import PartitionPlace, read_batch
 from madlog.topics._embedded_storage import (
-    CHAIN_START,
     Opening,
     PartitionRow,
     StoredTopic,
@@ -21,7 +22,6 @@ from madlog.topics._embedded_storage import (
     stored_topics,
     wire,
 )
-from madlog.topics.catalog import partition_for
 from madlog.topics.catalog import topic as catalog_topic
 from madlog.topics.errors import UnknownTopic
 from madlog.topics.log import Damage
@@ -111,7 +111,8 @@ def _check_partition(
     `keyed` is the topic's partition count if a key's place is computed from it, else 0.
     """
     place = PartitionPlace(row.id, row.topic, row.partition, row.compacted)
-    head, count, offset, damaged = CHAIN_START, 0, row.low_water, False
+    damaged = False
+    head, count, offset = yield from check_packs(connection, row, partial(_misplaced, row, keyed))
     while offset < row.next_offset:
         written = _as_written(connection, row, offset, head, keyed)
         if written is not None:
@@ -132,11 +133,8 @@ def _check_partition(
                 record.value,
             )
             head = _sha256(head + data).digest()
-            if keyed and partition_for(record.key, keyed) != row.partition:
-                where = partition_for(record.key, keyed)
-                reason = f"its key belongs in partition {where}, so its order is not kept"
-                at = record.offset
-                yield Damage(row.topic, row.partition, at, at + 1, reason), 0
+            if wrong := _misplaced(row, keyed, record.key, record.offset):
+                yield wrong, 0
         count += len(batch.records)
         yield None, len(batch.records) + len(batch.damages)
         if batch.next_offset <= offset:
@@ -144,6 +142,15 @@ def _check_partition(
         offset = batch.next_offset
     for reason in _disagreements(connection, row, head, count, damaged):
         yield Damage(row.topic, row.partition, row.next_offset, row.next_offset, reason), 0
+
+
+def _misplaced(row: PartitionRow, keyed: int, key: bytes, offset: int) -> Damage | None:
+    """Name a record whose key belongs in another of `keyed` partitions, if it does."""
+    if not keyed or partition_of_key(key, keyed) == row.partition:
+        return None
+    where = partition_of_key(key, keyed)
+    reason = f"its key belongs in partition {where}, so its order is not kept"
+    return Damage(row.topic, row.partition, offset, offset + 1, reason)
 
 
 def _as_written(
@@ -182,12 +189,27 @@ def _disagreements(
         last = None
     if last is not None and last >= row.next_offset:
         yield f"the partition says that it ends here, and there are records up to @{last}"
+    doubled = _doubled(connection, row)
+    if doubled:
+        yield doubled
     if damaged or not row.head:  # what is missing has been named, so the sums cannot agree
         return
     if count != row.records:
         yield f"the partition says that it holds {row.records} records, and {count} are there"
     elif head != row.head:
         yield "the records are not those that were appended: their chain of hashes differs"
+
+
+def _doubled(connection: apsw.Connection, row: PartitionRow) -> str | None:
+    """Name records that are in the file though a pack holds them too, if there are any."""
+    try:
+        moved = cold_end(connection, row.id)
+        first = connection.execute(f"SELECT min(offset) FROM {record_table(row.id)}").get
+    except apsw.CorruptError:
+        return None
+    if first is None or first >= moved:
+        return None
+    return f"records from @{first} on are in the file, and in packs up to @{moved - 1}"
 
 
 def _keyed_partitions(stored: StoredTopic) -> int:

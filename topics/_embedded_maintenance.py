@@ -10,6 +10,8 @@ import apsw
 
 from madlog.topics._embedded_append import Appender
 from madlog.topics._embedded_check import check_file
+from madlog.topics._embedded_cold import packs_of
+from madlog.topics._embedded_packs import PackDamaged, resolved, whole_pack
 from madlog.topics._embedded_reading import PartitionPlace
 from madlog.topics._embedded_storage import (
     CHAIN_START,
@@ -132,6 +134,7 @@ def back_up(
             shutil.rmtree(partial)
         partial.mkdir(parents=True)
         _copy(opening, partial / FILE_NAME, progress)
+        _copy_packs(opening.path.parent, partial)
         blobs = opening.path.parent / "blobs"
         if blobs.is_dir():  # after the log: what it refers to was stored before
             shutil.copytree(blobs, partial / "blobs")
@@ -172,3 +175,29 @@ def _copy(opening: Opening, target: Path, progress: Callable[[int, int], None] |
     finally:
         copy.close()
         source.close()
+
+
+def _copy_packs(folder: Path, target: Path) -> None:
+    """Copy the packs that a copied log names beside it, so that it needs nothing else."""
+    copy = apsw.Connection(str(target / FILE_NAME))
+    try:
+        copy.execute("PRAGMA synchronous=FULL").fetchall()
+        for pack in packs_of(copy):
+            where = resolved(folder, pack.place)
+            name = Path("cold", pack.tp.topic, str(pack.tp.partition), where.rsplit("/", 1)[-1])
+            try:
+                content = whole_pack(where)
+            except PackDamaged as error:
+                raise LogUnavailable(
+                    f"{pack.tp}@{pack.offset} to @{pack.offset_end - 1} cannot be copied, since "
+                    f"{error}: run `madlog check` on the log, and keep older backups"
+                ) from error
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            with (target / name).open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            sync_folder((target / name).parent)
+            copy.execute("UPDATE packs SET place=? WHERE place=?", (str(name), pack.place))
+    finally:
+        copy.close()

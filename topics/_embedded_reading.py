@@ -11,6 +11,14 @@ from zlib import crc32
 
 import apsw
 
+from madlog.topics._embedded_cold import (
+    block_at,
+    cold_end,
+    first_cold_at,
+    first_in_block,
+    folder_of,
+    read_block,
+)
 from madlog.topics._embedded_storage import (
     Opening,
     connect,
@@ -20,6 +28,7 @@ from madlog.topics._embedded_storage import (
 )
 from madlog.topics.errors import LogUnavailable, PositionExpired
 from madlog.topics.log import Damage, Record
+from madlog.topics.positions import TopicPartition
 
 __all__ = ("Batch", "PartitionPlace", "Readers", "first_offset_at", "read_batch")
 
@@ -139,15 +148,28 @@ def read_batch(
         stop = min(end, next_offset)
         if offset >= stop:
             return Batch([], offset, [], next_offset)
-        try:
-            rows, full = _rows(connection, place.id, offset, stop, records_max)
-        except apsw.CorruptError:
-            stop = min(stop, offset + max(1, min(_SEEKS_MAX, records_max)))
-            return Batch(*_seek_each(connection, place, offset, stop), next_offset)
-        return Batch(*_verified(connection, place, rows, offset, stop, full), next_offset)
+        block = None if place.compacted else block_at(connection, place.id, offset)
+        if block is None:
+            return _warm_batch(connection, place, offset, stop, records_max)._replace(
+                end=next_offset
+            )
     finally:
         if connection.in_transaction:  # some failures have ended it by themselves
             connection.execute("ROLLBACK")
+    # Outside the transaction, which a slow store would keep open: a pack never changes.
+    tp, folder = TopicPartition(place.topic, place.partition), folder_of(connection)
+    return Batch(*read_block(folder, tp, block, offset, stop, records_max), next_offset)
+
+
+def _warm_batch(
+    connection: apsw.Connection, place: PartitionPlace, offset: int, stop: int, records_max: int
+) -> Batch:
+    try:
+        rows, full = _rows(connection, place.id, offset, stop, records_max)
+    except apsw.CorruptError:
+        stop = min(stop, offset + max(1, min(_SEEKS_MAX, records_max)))
+        return Batch(*_seek_each(connection, place, offset, stop), stop)
+    return Batch(*_verified(connection, place, rows, offset, stop, full), stop)
 
 
 def _bounds(connection: apsw.Connection, place: PartitionPlace, end: int) -> tuple[int, int]:
@@ -277,7 +299,9 @@ def first_offset_at(connection: apsw.Connection, place: PartitionPlace, time_us:
     try:
         low, high = _bounds(connection, place, 0)
         end = high
-        while low < high:  # append times never fall in a partition
+        block = None if place.compacted else first_cold_at(connection, place.id, time_us)
+        low = max(low, cold_end(connection, place.id))
+        while block is None and low < high:  # append times never fall in a partition
             middle = (low + high) // 2
             row = connection.execute(
                 f"SELECT offset, appended_at FROM {record_table(place.id)} "
@@ -288,7 +312,10 @@ def first_offset_at(connection: apsw.Connection, place: PartitionPlace, time_us:
                 high = middle
             else:
                 low = row[0] + 1
-        return min(low, end)
     finally:
         if connection.in_transaction:  # some failures have ended it by themselves
             connection.execute("ROLLBACK")
+    if block is None:
+        return min(low, end)
+    tp = TopicPartition(place.topic, place.partition)
+    return first_in_block(folder_of(connection), tp, block, time_us)

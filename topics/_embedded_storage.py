@@ -24,8 +24,10 @@ __all__ = (
     "BUSY_MS",
     "CHAIN_START",
     "FILE_NAME",
+    "FORMAT_NEWEST",
     "FORMAT_VERSION",
     "SQLITE_OLDEST",
+    "WIRE",
     "Opening",
     "PartitionRow",
     "StoredTopic",
@@ -47,7 +49,9 @@ __all__ = (
 
 FILE_NAME = "log.sqlite"
 APPLICATION_ID = 0x4D41444C  # "MADL", in the file's header
+# A log has format 2 once records were moved into packs: who knows none would miss them.
 FORMAT_VERSION = 1
+FORMAT_NEWEST = 2
 BUSY_MS = 10_000
 CHAIN_START = bytes(32)
 # Older ones lose commits in a race between a WAL reset and a checkpoint of another process.
@@ -80,7 +84,7 @@ CREATE TABLE committed(
     PRIMARY KEY("group", topic, partition)) WITHOUT ROWID;
 """
 
-_WIRE = Struct("<qqII")
+WIRE = Struct("<qqII")
 _HEADER = Struct("<HI")
 
 
@@ -144,7 +148,7 @@ def create_partition_sql(
 
 def wire(offset: int, appended_at: int, key: bytes, headers: bytes, value: bytes) -> bytes:
     """Return the bytes that a record's checksum and its partition's chain are taken over."""
-    head = _WIRE.pack(offset, appended_at, len(key), len(headers))
+    head = WIRE.pack(offset, appended_at, len(key), len(headers))
     return b"".join((head, key, headers, value))
 
 
@@ -303,10 +307,10 @@ def _check_or_create(opening: Opening, *, create: bool) -> None:
         application, version = _identity(connection)
         if application != APPLICATION_ID:
             raise LogUnavailable(f"{opening.path} is not a log of madlog: name another folder")
-        if version > FORMAT_VERSION:
+        if version > FORMAT_NEWEST:
             raise LogUnavailable(
                 f"the log {opening.path} has format {version}, made by a newer madlog, and this "
-                f"one knows format {FORMAT_VERSION}: upgrade madlog"
+                f"one knows format {FORMAT_NEWEST}: upgrade madlog"
             )
     finally:
         connection.close()

@@ -10,6 +10,7 @@ import apsw
 
 from madlog.topics._embedded_append import Request, Row
 from madlog.topics._embedded_check import check_file
+from madlog.topics._embedded_cold import packs_of
 from madlog.topics._embedded_file import OpenFile
 from madlog.topics._embedded_groups import (
     EmbeddedMembership,
@@ -25,6 +26,7 @@ from madlog.topics._embedded_maintenance import (
     make_topic,
     page_bytes,
 )
+from madlog.topics._embedded_moving import Mover, give_back
 from madlog.topics._embedded_reading import Batch, Readers, first_offset_at, read_batch
 from madlog.topics._embedded_storage import (
     connect,
@@ -37,6 +39,7 @@ from madlog.topics._embedded_wakeups import wakeups_of
 from madlog.topics._embedded_writer import Writer
 from madlog.topics.catalog import Topic
 from madlog.topics.clock import Clock, SystemClock, system_random
+from madlog.topics.cold import COLD_BYTES_MIN, Pack
 from madlog.topics.errors import (
     LogUnavailable,
     RecordTooLarge,
@@ -65,7 +68,7 @@ _WAIT_S = 60.0
 
 
 class EmbeddedLog:
-    """A log in a folder (Log, ConditionalAppend, Compaction, Checkable, Backup)."""
+    """A log in a folder (Log, ConditionalAppend, Compaction, Checkable, Backup, ColdStorage)."""
 
     def __init__(self, file: OpenFile, record_bytes_max: int) -> None:
         self._file = file
@@ -334,6 +337,33 @@ class EmbeddedLog:
         """Return what the pages of a topic's records take in the file, None when it is not told."""
         stored = await self._file.topic(topic)
         return cast(int | None, await self._file.readers.run(page_bytes, stored))
+
+    async def packs(self) -> list[Pack]:
+        """Return every pack of this log."""
+        return await self._file.readers.run(packs_of)
+
+    def move_cold(
+        self,
+        upto: Vector,
+        into: str,
+        *,
+        dry_run: bool = False,
+        bytes_min: int = COLD_BYTES_MIN,
+        on_damage: OnDamage = log_damage,
+    ) -> AsyncIterator[Pack]:
+        """Move records below `upto` into packs under the folder or URL `into`; yield each.
+
+        With `dry_run` nothing is written. A partition's newest record stays.
+        """
+        return Mover(self._file, into, bytes_min, on_damage).move(upto, dry_run=dry_run)
+
+    @staticmethod
+    async def give_back(folder: Path) -> int | None:
+        """Give the free pages of a closed log back to the disk; return how many bytes.
+
+        None where another process has the log open: what is appended uses them first.
+        """
+        return await asyncio.to_thread(give_back, folder.expanduser().absolute())
 
     async def close(self) -> None:
         """Finish what was accepted and let go of the log."""

@@ -1,17 +1,21 @@
 """The embedded log keeps every guarantee, with its own file looked into behind its back."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
+from zlib import crc32
 
 import apsw
 from hypothesis import settings
 
+from madlog.topics._embedded_cold import packs_of
 from madlog.topics._embedded_groups import EmbeddedMembership
+from madlog.topics._embedded_packs import Block, pack_block, records_of, unpacked
 from madlog.topics._embedded_storage import FILE_NAME, decode_headers
+from madlog.topics.catalog import topic
 from madlog.topics.embedded import EmbeddedLog
-from madlog.topics.log import Log, Membership, Record
+from madlog.topics.log import Log, Membership, NewRecord, Receipt, Record
 from madlog.topics.positions import Position, TopicPartition
 from madlog.topics.testing import LogMachine, LogTests, ManualClock
 from madlog.topics.testing.log_machine import MACHINE_SETTINGS
@@ -91,6 +95,85 @@ class TestEmbedded(LogTests):
         connection.close()
 
 
+class PackedLog(EmbeddedLog):
+    """A log that moves all that can be moved into packs after each append."""
+
+    async def _submit(self, records: Sequence[NewRecord], **rest: Any) -> list[Receipt]:
+        receipts = await super()._submit(records, **rest)
+        written = {record.topic for record in records}
+        ends = await self.end({name for name in written if topic(name).keeps == "for ever"})
+        async for _ in self.move_cold(ends, f"{self.url}/cold", bytes_min=0):
+            pass
+        return receipts
+
+
+class TestEmbeddedInPacks(TestEmbedded):
+    """The same guarantees where all but each partition's newest record is in packs."""
+
+    async def make_log(self, tmp_path: Path, clock: ManualClock) -> Log:
+        return await PackedLog.open(tmp_path / "log", clock=clock)
+
+    async def reopen(self, log: Log) -> Log:
+        await log.close()
+        return await PackedLog.open(Path(log.url), clock=log.clock, create=False)
+
+    async def raw_records(self, log: Log, topic: str) -> list[Record]:
+        records = await super().raw_records(log, topic)
+        for tp, block in blocks(log):
+            if tp.topic == topic:
+                for one in records_of(unpacked(Path(log.url), block)):
+                    offset, at, key, headers, value = one[:5]
+                    headers_read = decode_headers(headers)
+                    records.append(Record(*tp, offset, key, value, headers_read, at))
+        return sorted(records, key=lambda record: record.position)
+
+    async def damage(self, log: Log, position: Position) -> None:
+        held = [
+            block
+            for tp, block in blocks(log)
+            if tp == position.topic_partition and block.first <= position.offset < block.end
+        ]
+        if not held:
+            await super().damage(log, position)
+            return
+        rows = []
+        for one in records_of(unpacked(Path(log.url), held[0])):
+            altered = one.offset == position.offset
+            data = one.data[:-1] + bytes([one.data[-1] ^ altered])
+            rows.append((len(one.value), data, one.crc))
+        packed, _ = pack_block(rows)  # as it would be had the record been damaged before
+        (Path(log.url) / held[0].place).write_bytes(packed)
+        connection = connection_to(log)
+        connection.execute(
+            "UPDATE pack_blocks SET size=?, crc=? WHERE first=? AND partition_id=?",
+            (
+                len(packed),
+                crc32(packed),
+                held[0].first,
+                partition_id(connection, position.topic, position.partition),
+            ),
+        )
+        connection.close()
+
+
+def blocks(log: Log) -> list[tuple[TopicPartition, Block]]:
+    """Return the blocks of a log's packs, each of which has one here."""
+    connection = connection_to(log)
+    found = []
+    for pack in packs_of(connection):
+        number = partition_id(connection, *pack.tp)
+        columns = "first, end, at, size, raw_size, crc, first_appended_at, last_appended_at"
+        row = connection.execute(
+            f"SELECT {columns} FROM pack_blocks WHERE partition_id=? AND first=?",
+            (number, pack.offset),
+        ).fetchone()
+        block = Block(*cast(tuple[int, int, int, int, int, int, int, int], row))
+        found.append((pack.tp, block._replace(place=pack.place)))
+        assert found[-1][1].end == pack.offset_end
+    connection.close()
+    return found
+
+
 class EmbeddedMachine(LogMachine):
     suite = TestEmbedded
 
@@ -98,3 +181,11 @@ class EmbeddedMachine(LogMachine):
 TestEmbeddedAgainstAList = EmbeddedMachine.TestCase
 # Each step waits for the disk: fewer runs than in memory, where all of them are made.
 TestEmbeddedAgainstAList.settings = settings(MACHINE_SETTINGS, max_examples=8)
+
+
+class PackedMachine(LogMachine):
+    suite = TestEmbeddedInPacks
+
+
+TestPackedAgainstAList = PackedMachine.TestCase
+TestPackedAgainstAList.settings = settings(MACHINE_SETTINGS, max_examples=4)

@@ -59,7 +59,7 @@ async def test_the_database_of_another_program_is_no_log(tmp_path: Path) -> None
 async def test_a_log_of_a_newer_program_says_to_upgrade(tmp_path: Path) -> None:
     await make(tmp_path)
     other = sqlite3.connect(tmp_path / "log.sqlite")
-    other.execute("PRAGMA user_version=2")
+    other.execute("PRAGMA user_version=3")
     other.close()
     assert "upgrade madlog" in await refusal(tmp_path)
 

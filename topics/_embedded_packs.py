@@ -1,0 +1,293 @@
+"""Packs: files that hold records which were moved out of the embedded log's own file.
+
+A pack is zstd frames, one a block, and nothing else, so any zstd program unpacks it. A block is
+records, each as <size of value, checksum> and the bytes that checksum and chain are taken over.
+Where each block is stands in the log's file (_embedded_cold.py).
+"""
+
+import os
+import posixpath
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from pathlib import Path
+from struct import Struct
+from struct import error as StructError
+from typing import Any, NamedTuple
+from zlib import crc32
+
+from madlog.topics._embedded_storage import WIRE, sync_folder
+from madlog.topics.errors import LogUnavailable
+
+__all__ = (
+    "Block",
+    "PackDamaged",
+    "PackFolder",
+    "Packed",
+    "pack_block",
+    "records_of",
+    "resolved",
+    "unpack",
+    "unpacked",
+    "whole_pack",
+)
+
+_PREFIX = Struct("<II")
+_BLOCKS_HELD = 4
+_LEVEL = 3
+_PARTIAL = ".partial"
+_SUFFIX = ".pack"
+
+
+class PackDamaged(Exception):
+    """A pack is not what was written; the text says how."""
+
+
+class Block(NamedTuple):
+    """Where a block is, and what it holds: offsets [first, end), appended within these times."""
+
+    first: int
+    end: int
+    at: int
+    size: int
+    raw_size: int
+    crc: int
+    first_appended_at: int
+    last_appended_at: int
+    place: str = ""
+
+
+class Packed(NamedTuple):
+    """A record as a block holds it; `data` is what its checksum and the chain are taken over."""
+
+    offset: int
+    appended_at: int
+    key: bytes
+    headers: bytes
+    value: bytes
+    crc: int
+    data: bytes
+
+
+def pack_block(rows: list[tuple[int, bytes, int]]) -> tuple[bytes, int]:
+    """Return a block of (size of value, data, checksum) rows, compressed, and its size before."""
+    raw = b"".join([part for size, data, crc in rows for part in (_PREFIX.pack(size, crc), data)])
+    return _codec().compress(raw, asbytes=True), len(raw)
+
+
+@lru_cache(maxsize=1)
+def _codec() -> Any:
+    import pyarrow  # three times zlib's speed; only who has packs waits for the import
+
+    return pyarrow.Codec("zstd", compression_level=_LEVEL)
+
+
+def records_of(raw: bytes) -> Iterator[Packed]:
+    """Yield the records of a block; it ends early where the bytes are no records."""
+    at, size = 0, len(raw)
+    try:
+        while at < size:
+            value_size, crc = _PREFIX.unpack_from(raw, at)
+            begin = at + _PREFIX.size
+            offset, appended_at, key_size, headers_size = WIRE.unpack_from(raw, begin)
+            key_at = begin + WIRE.size
+            headers_at = key_at + key_size
+            value_at = headers_at + headers_size
+            at = value_at + value_size
+            if at > size:
+                return
+            yield Packed(
+                offset,
+                appended_at,
+                raw[key_at:headers_at],
+                raw[headers_at:value_at],
+                raw[value_at:at],
+                crc,
+                raw[begin:at],
+            )
+    except StructError:
+        return
+
+
+def resolved(folder: Path, place: str) -> str:
+    """Return where a pack is: a relative place is below the log's folder."""
+    return place if "://" in place else str(folder / place)
+
+
+def unpacked(folder: Path, block: Block) -> bytes:
+    """Return the bytes of a block; raises PackDamaged, LogUnavailable."""
+    where = resolved(folder, block.place)
+    stamp = None
+    if "://" not in where:
+        try:
+            found = os.stat(where)
+        except OSError as error:
+            raise _unreadable(where, error) from error
+        stamp = (found.st_ino, found.st_size, found.st_mtime_ns)
+    return _unpacked(where, stamp, block)
+
+
+# A reader that takes a block in several batches unpacks it once; `_stamp` tells a file from
+# another that came to its place.
+@lru_cache(maxsize=_BLOCKS_HELD)
+def _unpacked(where: str, _stamp: tuple[int, ...] | None, block: Block) -> bytes:
+    return unpack(where, _bytes_at(where, block.at, block.at + block.size), block)
+
+
+def unpack(where: str, packed: bytes, block: Block) -> bytes:
+    """Return what a block of the pack at `where` holds; raises PackDamaged."""
+    if len(packed) < block.size:
+        raise PackDamaged(f"the pack {where} is cut off")
+    if crc32(packed) != block.crc:
+        raise PackDamaged(f"the pack {where} does not match its checksum here")
+    try:
+        raw: bytes = _codec().decompress(packed, block.raw_size, asbytes=True)
+    except (OSError, ValueError) as error:
+        raise PackDamaged(f"the pack {where} cannot be unpacked here") from error
+    return raw
+
+
+def whole_pack(where: str) -> bytes:
+    """Return all bytes of a pack; raises PackDamaged, LogUnavailable."""
+    return _bytes_at(where, 0, None)
+
+
+def _bytes_at(where: str, at: int, end: int | None) -> bytes:
+    try:
+        if "://" not in where:
+            with open(where, "rb") as file:
+                file.seek(at)
+                return file.read(-1 if end is None else end - at)
+        files, path = _remote(where)
+        return bytes(files.cat_file(path, start=at, end=end))
+    except Exception as error:  # what a remote store raises is its own
+        raise _unreadable(where, error) from error
+
+
+def _remote(where: str) -> tuple[Any, str]:
+    import fsspec
+
+    files, path = fsspec.core.url_to_fs(where)
+    return files, path
+
+
+def _unreadable(where: str, error: Exception) -> Exception:
+    """Tell a pack that is gone from a place that cannot be reached."""
+    local = "://" not in where
+    root = Path(where).parents[2] if local else None
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        if root is None or root.is_dir():
+            return PackDamaged(f"the pack {where} is not there")
+        return LogUnavailable(
+            f"the log's older records are in {root}, which is not there: mount it, or put it back "
+            "from a backup"
+        )
+    reason = getattr(error, "strerror", None) or error
+    if local and not isinstance(error, PermissionError):
+        return PackDamaged(f"the pack {where} cannot be read ({reason})")
+    return LogUnavailable(
+        f"the log's older records cannot be read from {where} ({reason}): check the connection "
+        "and the permissions, then try again"
+    )
+
+
+class PackFolder:
+    """Where packs are written: a folder or an fsspec URL; each whole or not at all."""
+
+    def __init__(self, base: str, random: Callable[[int], bytes]) -> None:
+        import fsspec
+
+        self.base = base
+        self._random = random
+        try:
+            self._files, self._root = fsspec.core.url_to_fs(base)
+        except (ValueError, ImportError) as error:
+            raise LogUnavailable(
+                f"{base[:200]!r} is not where packs can be ({error}): name a folder or an fsspec "
+                "URL in MADLOG_LAKE"
+            ) from error
+        names = self._files.protocol
+        self.local = "file" in ((names,) if isinstance(names, str) else names)
+
+    def write(self, path: str, content: bytes) -> str:
+        """Write a pack: a name of its own first, made durable, then its name; return its place."""
+        target = posixpath.join(self._root, path)
+        partial = f"{target}.{self._random(8).hex()}{_PARTIAL}"
+        try:
+            self._files.makedirs(posixpath.dirname(target), exist_ok=True)
+            try:
+                self._put(partial, content)
+                if self.local:
+                    os.replace(partial, target)
+                else:
+                    self._files.mv(partial, target)
+            except BaseException:
+                self._forget(partial)
+                raise
+            if self.local:  # the folders may be new, each a name in the one above
+                for folder in [*Path(target).parents][:4]:
+                    sync_folder(folder)
+        except OSError as error:
+            raise LogUnavailable(
+                f"{path} cannot be written to {self.base} ({error.strerror or error}): nothing of "
+                "it was moved, and the log is as it was; make room, then try again"
+            ) from error
+        return target if self.local else str(self._files.unstrip_protocol(target))
+
+    def _put(self, path: str, content: bytes) -> None:
+        with self._files.open(path, "wb") as file:
+            file.write(content)
+            if self.local:
+                file.flush()
+                os.fsync(file.fileno())
+
+    def _forget(self, path: str) -> None:
+        try:
+            if self._files.exists(path):
+                self._files.rm(path)
+        except OSError:
+            pass  # a later sweep finds it
+
+    def read(self, place: str) -> bytes:
+        """Return the bytes of a pack; raises LogUnavailable."""
+        try:
+            return bytes(self._files.cat_file(self._files._strip_protocol(place)))
+        except OSError as error:
+            raise self.gone(place, error) from error
+
+    def size(self, place: str) -> int | None:
+        """Return how many bytes a pack has, None where it is not there."""
+        try:
+            return int(self._files.size(self._files._strip_protocol(place)))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise self.gone(place, error) from error
+
+    def gone(self, place: str, error: object) -> LogUnavailable:
+        """Return what to say where a pack cannot be found again after it was written."""
+        return LogUnavailable(
+            f"{place} was written and cannot be read back ({error}): nothing of it was moved, and "
+            "the log is as it was; check the disk, then try again"
+        )
+
+    def older_than(self, time_us: int) -> list[str]:
+        """Return the places of packs, and of what is left of any, last written before a time."""
+        try:
+            found = self._files.find(self._root)
+        except FileNotFoundError:
+            return []
+        places = []
+        for name in found:
+            if not name.endswith((_SUFFIX, _PARTIAL)):
+                continue
+            try:
+                modified_us = int(self._files.modified(name).timestamp() * 1_000_000)
+            except FileNotFoundError:
+                continue
+            if modified_us < time_us:
+                places.append(name if self.local else str(self._files.unstrip_protocol(name)))
+        return places
+
+    def remove(self, place: str) -> None:
+        """Remove a file; nothing happens where it is gone."""
+        self._forget(self._files._strip_protocol(place))
