@@ -9,17 +9,20 @@ interval of a share.
 
 import asyncio
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import duckdb
+import pyarrow as pa
 
 from madlog.analytics.columns import KINDS, schema_of
-from madlog.analytics.errors import BadParameter, BadSql, LakeDamaged, SqlLimit
+from madlog.analytics.errors import BadParameter, BadSql, LakeDamaged
 from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.search_sql import Search, add_search
+from madlog.analytics.sql_errors import told
 from madlog.analytics.tables import LogSource, Source, Table, Tables, topics_of
 from madlog.analytics.views import TABLE_PREFIX, VIEWS
 from madlog.processors.promise import interval
@@ -28,14 +31,18 @@ from madlog.topics import EventLog, Vector
 __all__ = (
     "MEMORY_LIMIT",
     "OWN_FUNCTIONS",
+    "Answer",
     "Result",
     "add_functions",
     "connect",
     "distinct",
     "layout",
     "query",
+    "stream",
     "views_of",
 )
+
+T = TypeVar("T")
 
 MEMORY_LIMIT = "2GB"
 OWN_FUNCTIONS = ("share_low", "share_high")
@@ -49,6 +56,8 @@ _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
 }
 # These run SQL or name tables that stand in a string, where the parser does not show them.
 _INDIRECT = frozenset({"query", "query_table"})
+# A part of a streamed answer: what DuckDB makes at a time.
+_BATCH_ROWS = 2048
 # Table functions that look at no table.
 _HARMLESS = frozenset({"generate_series", "range", "search", "unnest"})
 
@@ -67,6 +76,22 @@ class Result:
     unread: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A query's answer as it comes: its columns and an empty table of them, then parts with rows.
+
+    `parts` can be gone through once, while the `stream` that it comes from is open. Its errors are
+    those of `query`.
+    """
+
+    columns: tuple[str, ...]
+    types: tuple[str, ...]
+    empty: Any
+    parts: AsyncIterator[Result]
+    as_of: Vector
+    unread: tuple[str, ...] = ()
+
+
 async def query(
     log: EventLog,
     sql: str,
@@ -81,10 +106,121 @@ async def query(
     """Run one SELECT over the log up to `as_of` (exclusive), by default its end now.
 
     Beside the log's views there is the table `prices`, which holds the price list, and with a
-    `search` the table function search('words'). Raises BadSql, BadParameter, SqlLimit, BadSearch.
+    `search` the table function search('words'). The answer is held in memory, beyond the limit,
+    which is the query's own. Raises BadSql, BadParameter, SqlLimit, BadSearch.
     """
+    given = parameters or {}
+    async with _asked(log, sql, as_of, memory_limit, given, source, prices, search) as asked:
+        columns, types, table = await asked.run(asked.whole)
+    return Result(columns, types, table, asked.end, asked.unread)
+
+
+@asynccontextmanager
+async def stream(
+    log: EventLog,
+    sql: str,
+    *,
+    as_of: Vector | None = None,
+    memory_limit: str = MEMORY_LIMIT,
+    parameters: Mapping[str, Any] | None = None,
+    source: Source | None = None,
+    prices: PriceList = NO_PRICES,
+    search: Search | None = None,
+) -> AsyncIterator[Answer]:
+    """Run one SELECT as `query` does, and give its answer in parts: it may be larger than memory.
+
+    Raises BadSql, BadParameter, SqlLimit, BadSearch.
+    """
+    given = parameters or {}
+    async with _asked(log, sql, as_of, memory_limit, given, source, prices, search) as asked:
+        types, reader = await asked.run(asked.reader)
+        columns = distinct(reader.schema.names)
+        empty = reader.schema.empty_table().rename_columns(list(columns))
+        parts = asked.parts(columns, types, reader)
+        try:
+            yield Answer(columns, types, empty, parts, asked.end, asked.unread)
+        finally:
+            await parts.aclose()
+            reader.close()
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """A query that is ready to run on a connection of its own."""
+
+    con: duckdb.DuckDBPyConnection
+    sql: str
+    values: dict[str, Any]
+    end: Vector
+    unread: tuple[str, ...]
+    tables: Tables
+    failed: Callable[[], Exception | None] | None
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do work on the connection in another thread, and end it when the caller is ended."""
+        task = asyncio.get_running_loop().run_in_executor(None, self._guarded, work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self.con.interrupt()
+            await asyncio.wait([task])
+            raise
+
+    def _guarded(self, work: Callable[[], T]) -> T:
+        try:
+            return work()
+        except (duckdb.Error, OSError, pa.ArrowException) as error:
+            # Once rows are on their way DuckDB's errors come as OSError.
+            failed = self.failed and self.failed()
+            raise failed or _of_a_file(error, self.tables) or self._told(error) from error
+
+    def _told(self, error: Exception) -> Exception:
+        if isinstance(error, duckdb.BinderException | duckdb.CatalogException):
+            try:
+                # Only a statement that is run says where in its text it is wrong.
+                self.con.execute(f"EXPLAIN\n{self.sql}", self.values)
+            except duckdb.Error as placed:
+                return told(placed, self.con, line_before=1)
+        return told(error, self.con)
+
+    def _relation(self) -> duckdb.DuckDBPyRelation:
+        return self.con.sql(self.sql, params=self.values) if self.values else self.con.sql(self.sql)
+
+    def whole(self) -> tuple[tuple[str, ...], tuple[str, ...], Any]:
+        """Return the answer's columns, types and table."""
+        relation = self._relation()
+        types = tuple(str(type_) for type_ in relation.types)
+        table = relation.to_arrow_table()
+        columns = distinct(table.column_names)
+        return columns, types, table.rename_columns(list(columns))
+
+    def reader(self) -> tuple[tuple[str, ...], Any]:
+        """Return the answer's types, and a reader of its batches."""
+        relation = self._relation()
+        return tuple(str(type_) for type_ in relation.types), relation.to_arrow_reader(_BATCH_ROWS)
+
+    async def parts(
+        self, columns: tuple[str, ...], types: tuple[str, ...], reader: Any
+    ) -> AsyncGenerator[Result]:
+        """Yield the answer's rows, a batch at a time."""
+        while (batch := await self.run(partial(next, reader, None))) is not None:
+            table = pa.Table.from_batches([batch]).rename_columns(list(columns))
+            yield Result(columns, types, table, self.end, self.unread)
+
+
+@asynccontextmanager
+async def _asked(
+    log: EventLog,
+    sql: str,
+    as_of: Vector | None,
+    memory_limit: str,
+    parameters: Mapping[str, Any],
+    source: Source | None,
+    prices: PriceList,
+    search: Search | None,
+) -> AsyncIterator[_Asked]:
     with duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": memory_limit}) as con:
-        values = _values(_one_select(con, sql), parameters or {})
+        values = _values(_one_select(con, sql), parameters)
         kinds = {kind for name in views_of(con, sql) for kind in VIEWS[name].kinds}
         searched = search is not None and "search" in _table_functions(con, sql)
         present = await log.log.topics()
@@ -99,16 +235,7 @@ async def query(
             await search.take_up(log)
             failed = add_search(con, search, end)
         define(con, tables, _to_define(con, sql))
-        work = asyncio.get_running_loop().run_in_executor(None, _run, con, sql, values)
-        try:
-            columns, types, table = await asyncio.shield(work)
-        except BadSql as error:
-            raise (failed and failed()) or _of_a_file(error, tables) or error from error
-        except asyncio.CancelledError:
-            con.interrupt()
-            await asyncio.wait([work])
-            raise
-    return Result(columns, types, table, end, unread)
+        yield _Asked(con, sql, values, end, unread, tables, failed)
 
 
 async def connect(
@@ -140,7 +267,7 @@ def _one_select(con: duckdb.DuckDBPyConnection, sql: str) -> duckdb.Statement:
     try:
         statements = con.extract_statements(sql)
     except duckdb.Error as error:
-        raise _told(error) from error
+        raise told(error, con) from error
     if len(statements) != 1:
         raise BadSql(
             f"the text holds {len(statements)} statements: write exactly one SELECT"
@@ -222,6 +349,9 @@ def define(
     """
     if tables.files is not None:
         con.register_filesystem(tables.files)
+    if tables.paths:
+        # Each view that is made, and the query, look at the same files; none ever changes.
+        con.execute("SET parquet_metadata_cache = true")
     con.execute("SET allowed_paths = $paths", {"paths": list(tables.paths)})
     con.execute("SET enable_external_access = false")
     views = [view for view in VIEWS.values() if view.name in names]
@@ -268,19 +398,6 @@ def _bound(place: int, part: int | None, whole: int | None) -> float | None:
     return interval(part, whole)[place]
 
 
-def _run(
-    con: duckdb.DuckDBPyConnection, sql: str, values: dict[str, Any]
-) -> tuple[tuple[str, ...], tuple[str, ...], Any]:
-    try:
-        relation = con.sql(sql, params=values) if values else con.sql(sql)
-        types = tuple(str(type_) for type_ in relation.types)
-        table = relation.to_arrow_table()
-    except duckdb.Error as error:
-        raise _told(error) from error
-    columns = distinct(table.column_names)
-    return columns, types, table.rename_columns(list(columns))
-
-
 def distinct(names: Collection[str]) -> tuple[str, ...]:
     """Make column names unique, as rows of JSON and Parquet files need them."""
     made: list[str] = []
@@ -292,7 +409,7 @@ def distinct(names: Collection[str]) -> tuple[str, ...]:
     return tuple(made)
 
 
-def _of_a_file(error: BadSql, tables: Tables) -> LakeDamaged | None:
+def _of_a_file(error: Exception, tables: Tables) -> LakeDamaged | None:
     """Return what is wrong with a lake's file, where that is why a query could not be run."""
     damaged = next((path for path in tables.paths if path in str(error)), None)
     if damaged is None:
@@ -301,14 +418,3 @@ def _of_a_file(error: BadSql, tables: Tables) -> LakeDamaged | None:
         f"the lake's file {damaged} cannot be read, its bytes are not those that were archived: "
         "`madlog lake check` names all such files, `madlog lake repair` archives them again"
     )
-
-
-def _told(error: Exception) -> Exception:
-    """Return our error for DuckDB's: its message in one line, and what to do."""
-    message = " ".join(str(error).partition("\n\nLINE")[0].split())
-    if isinstance(error, duckdb.OutOfMemoryException):
-        return SqlLimit(f"the query ran out of memory: select fewer rows or columns ({message})")
-    if isinstance(error, duckdb.CatalogException) and message.startswith("Catalog Error: Table"):
-        message = message.partition("!")[0].removeprefix("Catalog Error: ")
-        return BadSql(f"{message}: the views are {', '.join(VIEWS)}")
-    return BadSql(f"the query cannot be run: {message}")

@@ -88,20 +88,12 @@ def _object(values: Mapping[str, str]) -> str:
     return "'{' || " + " || ',' || ".join(pieces) + " || '}'"
 
 
-def _part_json(part: str, text: str) -> str:
-    values = {name: text if name == "text" else f"{part}.{name}" for name in _PART_FIELDS}
-    return _object({name: f"to_json({value})::VARCHAR" for name, value in values.items()})
-
-
-# Nearly all turns have one part, and a text of its own for each costs a walk over them.
-_ONE = "CASE WHEN parts[1].chars IS NULL THEN NULL ELSE text END"
 _BEFORE = "coalesce(list_sum(list_transform(parts[1:i - 1], lambda q: coalesce(q.chars, 0))), 0)"
 _SLICE = f"substring(text, ({_BEFORE} + 1)::BIGINT, p.chars)"
-_EACH = _part_json("p", f"CASE WHEN p.chars IS NULL THEN NULL ELSE {_SLICE} END")
-_ALL = f"array_to_string(list_transform(parts, lambda p, i: {_EACH}), ',')"
-_PARTS_SQL = (
-    f"'[' || CASE WHEN len(parts) = 1 THEN {_part_json('parts[1]', _ONE)} ELSE {_ALL} END || ']'"
-)
+_TEXT = f"CASE WHEN p.chars IS NULL THEN NULL ELSE {_SLICE} END"
+_PIECES = (f"{name}: {_TEXT if name == 'text' else 'p.' + name}" for name in _PART_FIELDS)
+_PART_SQL = ", ".join(_PIECES)
+_PARTS_SQL = f"to_json(list_transform(parts, lambda p, i: {{{_PART_SQL}}}))::VARCHAR"
 _PAYLOAD = Column("payload", pa.string(), lambda events: [payload_of(event) for event in events])
 _NESTED_PARTS = Column(_PARTS, pa.list_(_PART), _nested, _PARTS, _PARTS_SQL)
 

@@ -21,8 +21,9 @@ from madlog.topics import LogEvent, TopicPartition
 
 __all__ = ("RangeWriter", "merged", "put")
 
-# Few rows a group: who looks up one conversation reads one group's names of each file.
-_GROUP_ROWS = 32_768
+_GROUP_ROWS = 131_072
+# Few rows a page: who looks up one conversation reads, by the page index, one page of each column.
+_PAGE_ROWS = 1_024
 _SORTED = ("conversation_id", "offset")
 _LOOKED_UP = ("event_id", "conversation_id")
 # Distinct in nearly each row, so that a dictionary of them is only in the way.
@@ -102,14 +103,17 @@ def _parquet(table: Any) -> bytes:
         write_page_index=True,
         write_page_checksum=True,
         sorting_columns=[pq.SortingColumn(table.column_names.index(name)) for name in _SORTED],
-        **_bloom_filters(),
+        **_where_known(),
     )
     return out.getvalue()
 
 
 @cache
-def _bloom_filters() -> dict[str, Any]:
-    """Return the option for Bloom filters, where this pyarrow writes them."""
-    if "bloom_filter_options" not in inspect.signature(pq.write_table).parameters:
-        return {}
-    return {"bloom_filter_options": dict.fromkeys(_LOOKED_UP, True)}
+def _where_known() -> dict[str, Any]:
+    """Return the options that only newer pyarrows know; files without are read just as well."""
+    known = inspect.signature(pq.write_table).parameters
+    options = {
+        "bloom_filter_options": dict.fromkeys(_LOOKED_UP, True),
+        "max_rows_per_page": _PAGE_ROWS,
+    }
+    return {name: value for name, value in options.items() if name in known}

@@ -78,6 +78,8 @@ async def test_a_file_holds_one_kind_of_one_range_sorted_by_conversation(
         assert [(row["conversation_id"], row["offset"]) for row in rows] == sorted(
             (row["conversation_id"], row["offset"]) for row in rows
         )
+        # By it a look-up of one conversation reads a page and no whole row group.
+        assert pq.read_metadata(path).row_group(0).column(0).has_offset_index
         first, end = map(int, name[1].split("-"))
         assert all(first <= row["offset"] < end for row in rows)
         assert {row["partition"] for row in rows} == {int(path.parent.name)}
