@@ -1,16 +1,16 @@
 """Features of a decision: the acts so far, facts, words, and which calls the slots could fill."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from madlog.processors.lppm._facts import facts
 from madlog.processors.lppm._view import View
 from madlog.processors.lppm.cases import Act
 from madlog.processors.lppm.slots import SlotRules
-from madlog.processors.lppm.text import WORD, Vocabulary
+from madlog.processors.lppm.text import WORD, Counts, Vocabulary
 from madlog.processors.lppm.values import shapes
 
-__all__ = ("Row", "Words", "completed", "row_of", "vocabulary")
+__all__ = ("Row", "Words", "completed", "crossed", "fillable", "row_of", "vocabulary")
 
 Row = dict[str, float]
 _HISTORY = 4
@@ -23,9 +23,9 @@ _NONE = "none"
 _TEXTS_MAX = 4_096
 
 
-def vocabulary(texts: Iterable[str]) -> Vocabulary:
+def vocabulary(counts: Counts) -> Vocabulary:
     """Keep single words alone: pairs and pieces are most of the features and tell little here."""
-    whole = Vocabulary.fit(texts)
+    whole = Vocabulary.fit_counts(counts)
     names = [name for name in whole.rarities if name.startswith(WORD) and " " not in name]
     kept = sorted(sorted(names, key=lambda name: (whole.rarities[name], name))[:_WORDS_MAX])
     return Vocabulary.of(kept, [whole.rarities[name] for name in kept], whole.unknown)
@@ -89,24 +89,34 @@ def _add_answer(row: Row, heard: Act, told: Row) -> None:
 
 
 def completed(row: Mapping[str, float], past: Sequence[Act], view: View, slots: SlotRules) -> Row:
-    """Return the features with which calls could be filled, and each crossed with the last act.
+    """Return the features with which calls could be filled, and each crossed with the last act."""
+    full = {**row, **fillable(view, slots)}
+    return full | crossed(full, past)
+
+
+def fillable(view: View, slots: SlotRules) -> Row:
+    """Return as features which calls could be filled.
 
     A call that was made before, or that lacks an argument, is seldom the next.
     """
-    full = dict(row)
+    found: Row = {}
     for action, needed in slots.rules.items():
         if not needed:
             continue  # a call without arguments could always be made
         filled = slots.fill(action, view)
         if filled.arguments is not None:
-            full[f"fill {action}"] = 1.0
-            full[f"fill {action} {' '.join(filled.rules)}"] = 1.0
+            found[f"fill {action}"] = 1.0
+            found[f"fill {action} {' '.join(filled.rules)}"] = 1.0
             if view.called(action, filled.arguments):
-                full[f"again {action}"] = 1.0
+                found[f"again {action}"] = 1.0
+    return found
+
+
+def crossed(row: Mapping[str, float], past: Sequence[Act]) -> Row:
+    """Return features crossed with the last act."""
     last = "human" if not past or past[-1].human else past[-1].what
-    crossed = {
+    return {
         f"{last} | {name}": weight
-        for name, weight in full.items()
+        for name, weight in row.items()
         if not name.startswith(("trail ", "count ", "ever ", "told "))
     }
-    return full | crossed

@@ -34,6 +34,9 @@ class View:
         self._tokens: dict[str, tuple[str, ...]] = {}
         self._shaped: dict[tuple[str, str], list[Any]] = {}
         self._used: dict[tuple[str, str], frozenset[str]] = {}
+        self._given: dict[str, frozenset[str]] = {}
+        # What rules of slots found here, as slots keeps it: a trial asks the same of many folds.
+        self.found: dict[Any, tuple[Any, str]] = {}
 
     def tokens(self, scope: str) -> tuple[str, ...]:
         """Return words: of the human's last turn, of all the human's, or the agent's last."""
@@ -92,11 +95,12 @@ class View:
 
     def called(self, action: str, arguments: Mapping[str, Any]) -> bool:
         """Say whether the very same call was made before."""
-        text = canonical(arguments)
-        return any(
-            act.action == action and act.arguments is not None and canonical(act.arguments) == text
-            for act in self.past
-        )
+        if action not in self.arguments:
+            return False
+        if action not in self._given:
+            calls = (act.given for act in self.past if act.action == action)
+            self._given[action] = frozenset(given for given in calls if given is not None)
+        return canonical(arguments) in self._given[action]
 
     @staticmethod
     def constant(text: str) -> Any:

@@ -53,10 +53,15 @@ class Act:
     took_us: int | None = None
     tier: str | None = None
 
-    @property
+    @cached_property
     def action(self) -> str | None:
         """The name of the action, None for words."""
         return self.what[len(ACTION) :] if self.what.startswith(ACTION) else None
+
+    @cached_property
+    def given(self) -> str | None:
+        """The arguments as canonical JSON, None where there are none."""
+        return None if self.arguments is None else canonical(self.arguments)
 
     @cached_property
     def paths(self) -> dict[str, list[Any]]:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from madlog.processors.errors import InvalidModel
-from madlog.processors.lppm._sparse import ONE, Table, quantised
+from madlog.processors.lppm._sparse import ONE, Table, quantised_all
 
 __all__ = ("FEATURES_MAX", "FORMAT", "SCORE_ONE", "Linear", "Scored", "folded", "out_of_fold")
 
@@ -168,11 +168,11 @@ class Linear:
         weights = _decoded(document["weights"], "<i1", (len(features), len(labels)), "weights")
         return _linear(labels, features, scales, weights, np.array(biases, np.int64))
 
-    def _known(self, row: Mapping[str, float]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    def _known(self, row: Mapping[str, float]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
         places = self._places
-        known = [(places[name], quantised(value)) for name, value in row.items() if name in places]
-        pairs = np.array(known, np.int64).reshape(-1, 2)
-        return pairs[:, 0], pairs[:, 1]
+        known = [name for name in row if name in places]
+        columns = np.array([places[name] for name in known], np.int64)
+        return columns, quantised_all([row[name] for name in known])
 
     def _sums(self, columns: NDArray[Any], values: NDArray[Any]) -> NDArray[np.int64]:
         factors = values.astype(np.int64) * self._scales[columns]

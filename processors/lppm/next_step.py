@@ -15,13 +15,22 @@ from typing import Any, NamedTuple
 
 from madlog.processors.calibration import Calibration
 from madlog.processors.errors import InvalidModel
-from madlog.processors.lppm._features import Row, Words, completed, row_of, vocabulary
+from madlog.processors.lppm._features import (
+    Row,
+    Words,
+    completed,
+    crossed,
+    fillable,
+    row_of,
+    vocabulary,
+)
+from madlog.processors.lppm._sparse import Table
 from madlog.processors.lppm._view import View
 from madlog.processors.lppm.cases import ACTION, SAY, Act, Case, Point
 from madlog.processors.lppm.familiar import ALL, familiarity, least
 from madlog.processors.lppm.linear import Linear, Scored, folded
 from madlog.processors.lppm.slots import SCORE_ONE, Filled, SlotRules
-from madlog.processors.lppm.text import Vocabulary
+from madlog.processors.lppm.text import Counts, Vocabulary
 from madlog.processors.lppm.values import canonical
 from madlog.processors.promise import interval, threshold
 
@@ -242,7 +251,7 @@ class _Trial:
         # What a process settled itself is no proof of what the agent would do, unless how its
         # conversation ended says that it was right; what that misses the audits see.
         self.proven: list[bool] = []
-        self._texts: dict[str, list[str]] = {}
+        texts: dict[str, list[str]] = {}
         for case in cases:
             found = list(case.points())
             self.points += found
@@ -250,36 +259,49 @@ class _Trial:
             self.groups += [family] * len(found)
             self.proven += [case.succeeded or point.act.tier != "lppm" for point in found]
             said = (act.said for act in case.acts if act.action is None)
-            self._texts.setdefault(family, []).extend(said)
-        self.words = vocabulary(text for texts in self._texts.values() for text in texts)
+            texts.setdefault(family, []).extend(said)
+        if not self.points:
+            raise ValueError("the conversations hold no decision of an agent: give others")
+        enough = len(set(self.groups)) > 1
+        self.folds = folded(self.groups, _FOLDS, Random(seed)) if enough else []
+        # The texts of each fold are counted by themselves, so that no text is counted again.
+        self._counts = [
+            Counts.of(text for name in sorted(aside) for text in texts.pop(name))
+            for aside in ({self.groups[number] for number in held} for held in self.folds)
+        ]
+        others = Counts.of(text for told in texts.values() for text in told)
+        self._all = sum(self._counts, start=others)
+        self.words = vocabulary(self._all)
         words = Words(self.words)
         self.rows = [row_of(point.past, words) for point in self.points]
         self.labels = [_label(point.act) for point in self.points]
         self.views = [View(point.past) for point in self.points]
+        self._table = Table.of(
+            row | crossed(row, point.past)
+            for row, point in zip(self.rows, self.points, strict=True)
+        )
         self.judge: Linear | None = None
-        if not self.points:
-            raise ValueError("the conversations hold no decision of an agent: give others")
 
     def fitted(self, numbers: Sequence[int]) -> tuple[Linear, SlotRules]:
         """Learn actions and slots from some of the decisions."""
         slots = SlotRules.of_points((self.views[number], self.points[number]) for number in numbers)
-        rows = (self._row(number, slots) for number in numbers)
         labels = [self.labels[number] for number in numbers]
-        return Linear.fit(rows, labels, seed=self.seed), slots
+        return Linear.fit_table(self._completed(numbers, slots), labels, seed=self.seed), slots
 
-    def _row(self, number: int, slots: SlotRules) -> Row:
-        past = self.points[number].past
-        return completed(self.rows[number], past, self.views[number], slots)
+    def _completed(self, numbers: Sequence[int], slots: SlotRules) -> Table:
+        """Return the rows of decisions as `completed` makes them: what needs no slots is there."""
+        fills = ((fillable(self.views[one], slots), self.points[one].past) for one in numbers)
+        return self._table.rows(numbers).beside(
+            Table.of(filled | crossed(filled, past) for filled, past in fills)
+        )
 
     def scored(self) -> tuple[tuple[int, bool, str], ...]:
         """Return the score of each call that was proposed, whether it was right, and its action."""
-        if len(set(self.groups)) < 2:
-            return ()
         evidence: list[dict[str, float]] = []
         right: list[str] = []
         at: list[int] = []
         proposed: dict[int, str] = {}
-        for held in folded(self.groups, _FOLDS, Random(self.seed)):
+        for held in self.folds:
             for number, action, row, is_right in self._proposed(held):
                 at.append(number)
                 proposed[number] = action
@@ -310,13 +332,9 @@ class _Trial:
 
     def familiar(self) -> int | None:
         """Return how familiar words were to those who had not heard them, at least."""
-        if len(set(self.groups)) < 2:
-            return None
         found: list[int] = []
-        for held in folded(self.groups, _FOLDS, Random(self.seed)):
-            aside = {self.groups[number] for number in held}
-            kept = (texts for name, texts in self._texts.items() if name not in aside)
-            words = vocabulary(text for texts in kept for text in texts)
+        for held, counts in zip(self.folds, self._counts, strict=True):
+            words = vocabulary(self._all - counts)
             known = (familiarity(self.points[number].past, words) for number in held)
             found += [one for one in known if one is not None]
         return least(found)
@@ -330,9 +348,7 @@ class _Trial:
         kept = [number for number in range(len(self.points)) if number not in aside]
         model, slots = self.fitted(kept)
         found = []
-        for number in held:
-            row = self._row(number, slots)
-            best = model.best(row)
+        for number, best in zip(held, model.best_rows(self._completed(held, slots)), strict=True):
             if best.label == SAY:
                 continue
             view, act = self.views[number], self.points[number].act
@@ -345,7 +361,8 @@ class _Trial:
                 and canonical(act.arguments) == canonical(filled.arguments)
             )
             action = best.label[len(ACTION) :]
-            found.append((number, action, _evidence(row, best, filled, view), right))
+            row = _evidence(self.rows[number], best, filled, view)
+            found.append((number, action, row, right))
         return found
 
 

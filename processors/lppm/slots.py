@@ -138,7 +138,7 @@ class SlotRules:
         score, used = SCORE_ONE, []
         for name, rules in slots.items():
             for rule in rules:
-                value = _found(rule, view, action, name)
+                value, _ = _found(rule, view, action, name)
                 if value is not MISSING or rule.source == "absent":
                     break
             else:
@@ -209,8 +209,17 @@ def _text(value: Any) -> str:
     return "" if value is MISSING else canonical(value)
 
 
-def _found(rule: Rule, view: View, action: str, name: str) -> Any:
-    """Return the value that a rule finds, MISSING if it finds none."""
+def _found(rule: Rule, view: View, action: str, name: str) -> tuple[Any, str]:
+    """Return the value that a rule finds and its canonical JSON, MISSING if it finds none."""
+    key = (rule.source, rule.name, rule.path, rule.pick, rule.fresh, action, name)
+    found = view.found.get(key)
+    if found is None:
+        value = _looked_up(rule, view, action, name)
+        found = view.found[key] = value, _text(value)
+    return found
+
+
+def _looked_up(rule: Rule, view: View, action: str, name: str) -> Any:
     if rule.source == "constant":
         return view.constant(rule.name)
     if rule.source == "argument":
@@ -243,10 +252,8 @@ def _learnt(action: str, name: str, examples: Sequence[_Example]) -> tuple[Rule,
     choices = _choices(examples)
     for example in examples:
         for rule in _candidates(example, choices, values):
-            found = _found(rule, example.view, action, name)
-            if rule.source == "absent" or (
-                found is not MISSING and canonical(found) == example.text
-            ):
+            found, text = _found(rule, example.view, action, name)
+            if rule.source == "absent" or (found is not MISSING and text == example.text):
                 counts[rule] += 1
     best = sorted((-count, rule) for rule, count in counts.items() if count >= _SUPPORT_MIN)
     tried: dict[Rule, list[bool | None]] = {}
@@ -257,10 +264,10 @@ def _learnt(action: str, name: str, examples: Sequence[_Example]) -> tuple[Rule,
 
 def _judged(rule: Rule, example: _Example, action: str, name: str) -> bool | None:
     """Return whether a rule finds the example's value, None if it finds none."""
-    found = _found(rule, example.view, action, name)
+    found, text = _found(rule, example.view, action, name)
     if found is MISSING and rule.source != "absent":
         return None
-    return _text(found) == example.text
+    return text == example.text
 
 
 def _covered(tried: Mapping[Rule, Sequence[bool | None]], count: int) -> tuple[Rule, ...]:

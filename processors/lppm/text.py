@@ -10,14 +10,14 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import pairwise
 from math import isqrt, log
 
 from madlog.processors.lppm._sparse import ONE
 
-__all__ = ("CHARACTERS_MAX", "FEATURES_MAX", "PIECE", "WORD", "Vocabulary", "ends")
+__all__ = ("CHARACTERS_MAX", "FEATURES_MAX", "PIECE", "WORD", "Counts", "Vocabulary", "ends")
 
 CHARACTERS_MAX = 2_000  # of a longer text the first and the last half as many are considered
 FEATURES_MAX = 20_000
@@ -31,6 +31,33 @@ _WORDS = re.compile(rf"{_LETTER}+(?:['\u2019]{_LETTER}+)*")
 
 
 @dataclass(frozen=True, eq=False)
+class Counts:
+    """How many texts there are, and how many of them have each feature.
+
+    What parts of the texts count can be added, and taken away again.
+    """
+
+    texts: int = 0
+    having: Counter[str] = field(default_factory=Counter)
+
+    @classmethod
+    def of(cls, texts: Iterable[str]) -> "Counts":
+        """Count the features of texts."""
+        having: Counter[str] = Counter()
+        count = 0
+        for text in texts:
+            having.update(_counted(text).keys())
+            count += 1
+        return cls(count, having)
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.texts + other.texts, self.having + other.having)
+
+    def __sub__(self, other: "Counts") -> "Counts":
+        return Counts(self.texts - other.texts, self.having - other.having)
+
+
+@dataclass(frozen=True, eq=False)
 class Vocabulary:
     """The features that are known, each with its rarity."""
 
@@ -40,14 +67,17 @@ class Vocabulary:
     @classmethod
     def fit(cls, texts: Iterable[str], features_max: int = FEATURES_MAX) -> "Vocabulary":
         """Keep the features that most texts have, of equals the first by name."""
-        texts_of: Counter[str] = Counter()
-        count = 0
-        for text in texts:
-            texts_of.update(_counted(text).keys())
-            count += 1
-        kept = sorted(texts_of, key=lambda name: (-texts_of[name], name))[:features_max]
-        rarities = {name: _rarity(count, texts_of[name]) for name in sorted(kept)}
-        return cls(rarities, _rarity(count, 1))
+        return cls.fit_counts(Counts.of(texts), features_max)
+
+    @classmethod
+    def fit_counts(cls, counts: "Counts", features_max: int = FEATURES_MAX) -> "Vocabulary":
+        """Keep features as `fit` does, of texts that were counted already."""
+        texts, having = counts.texts, counts.having
+        kept: Iterable[str] = having
+        if len(having) > features_max:
+            kept = sorted(having, key=lambda name: (-having[name], name))[:features_max]
+        rarities = {name: _rarity(texts, having[name]) for name in sorted(kept)}
+        return cls(rarities, _rarity(texts, 1))
 
     @classmethod
     def of(cls, names: Sequence[str], rarities: Sequence[int], unknown: int) -> "Vocabulary":

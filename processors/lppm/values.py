@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Iterator, Mapping
+from json.encoder import encode_basestring
 from typing import Any
 
 __all__ = ("canonical", "dates", "flattened", "is_shape", "shapes", "tokens", "year_of")
@@ -27,12 +28,16 @@ _SPELT = re.compile(rf"\b(?:{_MONTH}\s+{_DAY}|{_DAY}\s+(?:of\s+)?{_MONTH})\b(?:,
 
 # Made once: json.dumps makes a new encoder at each call.
 _encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
+# How Python writes a float without a fraction: 330.0, 1e+16. Texts may look like it too.
+_MAY_BE_WHOLE = re.compile(r"\d(?:\.0|e)")
 
 
 def canonical(value: Any) -> str:
     """Return the one JSON text of a value; JSON has one kind of number, so 330.0 is 330."""
+    if type(value) is str:
+        return encode_basestring(value)
     text = _encode(value)
-    return _encode(_whole(value)) if ".0" in text or "e" in text else text
+    return _encode(_whole(value)) if _MAY_BE_WHOLE.search(text) else text
 
 
 def _whole(value: Any) -> Any:

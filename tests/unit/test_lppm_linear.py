@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from madlog.processors.errors import InvalidModel
+from madlog.processors.lppm._sparse import Table
 from madlog.processors.lppm.linear import SCORE_ONE, Linear, Scored, out_of_fold
 
 ROWS: list[dict[str, float]] = [
@@ -190,3 +191,19 @@ def test_a_hash_seed_changes_nothing() -> None:
         for seed in ("1", "2")
     }
     assert len(outputs) == 1
+
+
+def test_tables_side_by_side_are_the_table_of_the_joined_rows() -> None:
+    more = [{"again": 1.0}, {}, {"fill": 300.0, "naught": 0.0}, {}, {"again": 0.5}, {}]
+    whole = Table.of([row | extra for row, extra in zip(ROWS, more, strict=True)])
+    joined = Table.of(ROWS).beside(Table.of(more))
+    assert joined.names == whole.names
+    assert "naught" not in whole.names
+    for number in range(len(ROWS)):
+        for one, other in zip(joined.row(number), whole.row(number), strict=True):
+            assert one.tolist() == other.tolist()
+
+
+def test_a_feature_that_is_no_number_is_refused() -> None:
+    with pytest.raises(ValueError, match="finite number, not inf"):
+        Table.of([{"a": 1.0, "b": float("inf")}])

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from madlog.processors.lppm.text import CHARACTERS_MAX, PIECE, WORD, Vocabulary
+from madlog.processors.lppm.text import CHARACTERS_MAX, PIECE, WORD, Counts, Vocabulary
 
 TEXTS = ["Where is my order?", "where is my parcel", "refund my order please"]
 
@@ -58,6 +58,17 @@ def test_of_a_long_text_the_beginning_and_the_end_are_considered() -> None:
     # One character may be written out as many: that is held within bounds too.
     for text in ("ﷺ" * 1_000_000, "a" * 1_000_000):
         assert len(Vocabulary.fit([text], features_max=100_000).rarities) < 6 * CHARACTERS_MAX
+
+
+def test_texts_counted_in_parts_make_the_vocabulary_of_them_all() -> None:
+    parts = [Counts.of([text]) for text in TEXTS]
+    whole = sum(parts, start=Counts())
+    for features_max in (7, 1_000):
+        fitted = Vocabulary.fit(TEXTS, features_max)
+        assert Vocabulary.fit_counts(whole, features_max).rarities == fitted.rarities
+        rest = Vocabulary.fit(TEXTS[1:], features_max)
+        assert Vocabulary.fit_counts(whole - parts[0], features_max).rarities == rest.rarities
+        assert Vocabulary.fit_counts(whole - parts[0]).unknown == rest.unknown
 
 
 @given(st.text(), st.lists(st.text(), max_size=3))

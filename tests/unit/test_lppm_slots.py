@@ -158,3 +158,13 @@ def test_dates_are_read_in_both_orders() -> None:
 
 def test_tokens_keep_ids_whole_and_drop_what_ends_a_sentence() -> None:
     assert tokens("It's a_b_1, (2024-05-01).") == ("It", "s", "a_b_1", "2024-05-01")
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(330.0, "330"), (1e22, "10000000000000000000000"), ([{"a": 12.0}], '[{"a":12}]')],
+)
+def test_a_whole_number_is_written_without_a_fraction(value: Any, text: str) -> None:
+    assert canonical(value) == text
+    assert canonical({"e 1.0": 0.5}) == '{"e 1.0":0.5}'
+    assert canonical('1.0 "e') == '"1.0 \\"e"'
