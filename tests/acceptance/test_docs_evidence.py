@@ -24,7 +24,7 @@ def test_the_page_s_commands_run(tmp_path: Path) -> None:
         assert name == "madlog"
         ran = inside(*arguments, cwd=folder)
         assert ran.code == 0, (line, ran.out, ran.err)
-    assert verifier.main([str(tmp_path / "c1-evidence")]) == 0
+    assert verifier.verify(tmp_path / "c1-evidence")
 
 
 def test_the_page_says_what_is_so() -> None:

@@ -192,6 +192,7 @@ def resealed(bundle: Path, name: str, change: tuple[str, str]) -> None:
         ("events.jsonl", ('"recipients": []', '"recipients": ["shop"]'), "says else"),
         ("records.jsonl", ('"index": 3', '"index": 2'), "not"),
         ("records.jsonl", ('"proof": "', '"proof": "AAAA'), "not"),
+        ("records.jsonl", ('"index": 3', '"index": 300'), "not"),
         ("checkpoints.txt", ("\n", "\n1"), "signature"),
     ],
 )

@@ -71,3 +71,20 @@ def test_it_reads_what_an_older_release_wrote_by_the_schema_of_then() -> None:
     assert (found["audited"], found["confidence"], found["tier"]) == (True, 0.5, "dtr")
     assert decoded(value, ON_LOG) is None, "no schema on the log, no reading"
     assert decoded(b"\x00\x00\x00\x00\x01abc", ON_LOG) is None
+
+
+def test_it_reads_blocks_that_tell_their_size() -> None:
+    schema = {
+        "type": "record",
+        "name": "madlog.Odd",
+        "fields": [
+            {"name": "many", "type": {"type": "array", "items": "long"}},
+            {"name": "of", "type": {"type": "map", "values": "string"}},
+        ],
+    }
+    # -2 items in 2 bytes, then one more; a map of one entry in 4 bytes.
+    body = bytes([3, 4, 2, 4, 2, 6, 0, 1, 8, 2, 97, 2, 98, 0])
+    value = b"\xc3\x01" + bytes(8) + body
+    read = {"kind": "Odd", "many": [1, 2, 3], "of": {"a": "b"}}
+    assert decoded(value, {"00" * 8: schema}) == read
+    assert decoded(value[:-1], {"00" * 8: schema}) is None

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from tests.bench.fixtures import turn
 
+from madlog.schemas import encode
 from madlog.topics import EventLog
 from madlog.topics.evidence import (
     BadBundle,
@@ -49,6 +50,23 @@ async def test_a_record_that_nobody_can_read_is_proven_as_its_bytes(tmp_path: Pa
     assert made.of_conversation == 4
     assert events(tmp_path / "out").count(None) == 1
     assert f"{made.records - 1} events are what" in verifier.verify(tmp_path / "out")[3]
+
+
+async def test_a_record_whose_bytes_break_off_or_go_on_is_proven_and_not_read(
+    tmp_path: Path,
+) -> None:
+    log = await log_of(60)
+    key = CONVERSATION.encode()
+    whole = encode(turn(1))
+    for value in (whole[:-3], whole + b"!", whole[:10] + b"\x03" + whole[10:], whole[:10]):
+        headers = (("conversation", key),)
+        await log.log.append([NewRecord("mad.conversations", key, value, headers)])
+    with Tiles(tmp_path / "hashes") as tiles:
+        await Keeper(log, tiles, KEY).run()
+        made = await write_bundle(log, tiles, KEY, tmp_path / "out", CONVERSATION)
+    assert made.of_conversation == 7
+    assert events(tmp_path / "out").count(None) == 4
+    assert verifier.verify(tmp_path / "out", str(KEY.verifier))
 
 
 async def test_what_was_not_signed_yet_stays_out(tmp_path: Path) -> None:

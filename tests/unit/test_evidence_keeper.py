@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from base64 import b64decode, b64encode
 from collections.abc import Collection
 from pathlib import Path
 from textwrap import dedent
@@ -136,6 +137,53 @@ async def test_two_that_keep_one_file_do_not_disturb_each_other(tmp_path: Path) 
         assert after == two.tree(SCHEMAS)
         assert after.size == len(EVENT_KINDS)
         assert kept(one) == await roots_of(log)
+
+
+async def test_what_only_the_log_still_says_was_signed_is_kept_beside_the_hashes_again(
+    tmp_path: Path,
+) -> None:
+    log = await log_of(300)
+    with Tiles(tmp_path / "hashes") as tiles:
+        await Keeper(log, tiles, KEY).run()
+        old = tiles.trees()
+    await log.append([turn(number) for number in range(300, 600)])
+    with Tiles(tmp_path / "hashes") as tiles:
+        await Keeper(log, tiles, KEY).run()
+        signed = tiles.trees()
+    # Who can append can append an old checkpoint again: it is not the newest for that.
+    for event in await checkpoints(log):
+        if event.note == (old[TopicPartition(event.topic, event.partition)].signed):
+            await log.append([event.model_copy(update={"event_id": event.event_id[:-1] + "0"})])
+    with Tiles(tmp_path / "anew") as tiles:
+        assert (await Keeper(log, tiles, KEY).run()).signed == []
+        assert tiles.trees() == signed, "so it can be published, and bundled"
+
+
+async def test_a_genuine_note_counts_for_no_other_tree(tmp_path: Path) -> None:
+    log = await log_of(300)
+    one, other = (TopicPartition("mad.conversations", number) for number in (0, 1))
+    with Tiles(tmp_path / "hashes") as tiles:
+        (*signed,) = (await Keeper(log, tiles, KEY).run()).signed
+        of = {TopicPartition(event.topic, event.partition): event for event in signed}
+        # The signature covers the text alone: the name beside it is anybody's to write.
+        text, line = of[one].note.split("\n\n")
+        named = KEY.sign("x\n", of[other].origin).split("\n\n")[1]
+        taken = b64decode(named.split()[-1])[:4] + b64decode(line.split()[-1])[4:]
+        moved = f"{text}\n\n\u2014 {of[other].origin} {b64encode(taken).decode()}\n"
+        assert KEY.verifier.of_tree(other).verified(moved) is not None
+        no_checkpoint = KEY.sign("a text\n", of[other].origin)
+        for number, note in enumerate((moved, no_checkpoint)):
+            changed = {"note": note, "event_id": of[other].event_id[:-1] + str(number)}
+            await log.append([of[other].model_copy(update=changed)])
+        larger = {"size": of[one].size + 1, "event_id": of[one].event_id[:-1] + "2"}
+        await log.append([of[one].model_copy(update=larger)])
+        verdict = await check_evidence(log, tiles, [KEY.verifier])
+        assert [(found.kind, found.damage.topic) for found in verdict.findings] == [
+            ("checkpoint", "mad.system")
+        ] * 3
+        tiles.mark_signed(other, moved)
+        assert (await Keeper(log, tiles, KEY).run()).broken == []
+        assert tiles.tree(other).signed == of[other].note
 
 
 class Racing(MemoryLog):

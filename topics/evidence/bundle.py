@@ -18,7 +18,7 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from hashlib import sha256
+from hashlib import file_digest
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -28,7 +28,7 @@ from madlog.topics.evidence import verifier
 from madlog.topics.evidence.errors import BadBundle, EvidenceBroken
 from madlog.topics.evidence.keeper import covered_topics
 from madlog.topics.evidence.merkle import Node, inclusion_proof
-from madlog.topics.evidence.notes import Checkpoint, SigningKey, open_checkpoint
+from madlog.topics.evidence.notes import Checkpoint, SigningKey, checkpoint_of
 from madlog.topics.evidence.tiles import Tiles
 from madlog.topics.log import Record
 from madlog.topics.positions import TopicPartition, Vector
@@ -68,7 +68,7 @@ async def write_bundle(
     """
     signed: dict[TopicPartition, _Signed] = {}
     for tp, tree in sorted(tiles.trees().items()):
-        checkpoint = tree.signed and open_checkpoint(tree.signed, key.verifier)
+        checkpoint = tree.signed and checkpoint_of(tree.signed, key.verifier.of_tree(tp))
         if tree.signed and checkpoint:
             signed[tp] = _Signed(checkpoint, tree.signed)
     with _written(out) as folder:
@@ -81,10 +81,7 @@ async def write_bundle(
         keys = [key.verifier, *(key.verifier.of_tree(tp) for tp in used)]
         (folder / "keys.txt").write_text("".join(f"{one}\n" for one in keys), encoding="utf-8")
         shutil.copyfile(verifier.__file__, folder / "verify.py")
-        lines = [
-            f"{sha256(one.read_bytes()).hexdigest()}  {one.name}\n"
-            for one in sorted(folder.iterdir())
-        ]
+        lines = [f"{_digest(one)}  {one.name}\n" for one in sorted(folder.iterdir())]
         (folder / _MANIFEST).write_text(key.sign("".join(lines)), encoding="utf-8")
         try:
             verifier.verify(folder, str(key.verifier))
@@ -94,6 +91,11 @@ async def write_bundle(
                 "in the log is not what was signed"
             ) from error
     return Bundled(written.records, written.of_conversation, len(used))
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 class _Written:
@@ -198,6 +200,7 @@ async def _wanted(
 @contextmanager
 def _written(out: Path) -> Iterator[Path]:
     """Give a folder to write into; it gets its name, or becomes a .zip, when all is written."""
+    out = out.absolute()  # the current folder has no name of its own
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise BadBundle(f"{out} is there already: name a new folder, or a new file ending in .zip")
     folder = out.with_name(f".{out.name}.{os.getpid()}.partial")

@@ -8,7 +8,7 @@ was published elsewhere, and by nothing else.
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from madlog.topics.event_log import EventLog
 from madlog.topics.evidence.differences import Comparison, Difference, Leaf
@@ -16,7 +16,7 @@ from madlog.topics.evidence.errors import BadKey, HashesDamaged
 from madlog.topics.evidence.keeper import CHECKPOINTS_TOPIC, covered_topics
 from madlog.topics.evidence.leaves import record_hash
 from madlog.topics.evidence.merkle import Peaks
-from madlog.topics.evidence.notes import Checkpoint, VerifierKey
+from madlog.topics.evidence.notes import Checkpoint, VerifierKey, checkpoint_of
 from madlog.topics.evidence.tiles import Tiles, Tree
 from madlog.topics.log import Damage
 from madlog.topics.positions import TopicPartition, Vector
@@ -161,17 +161,17 @@ async def _on_log(
             tp = TopicPartition(fields["topic"], fields["partition"])
             here = Damage(at.topic, at.partition, at.offset, at.offset + 1, "")
             trusted = [key.of_tree(tp) for key in keys] or _named_key(fields["verifier_key"])
-            key = next((one for one in trusted if one.name == fields["origin"]), None)
-            if key is None:
+            named = [key for key in trusted if key.name == fields["origin"]]
+            if not named:
                 strangers.setdefault(fields["verifier_key"], here)
                 continue
-            text = key.verified(fields["note"])
-            if text is None:
-                reason = f"the signature of the checkpoint of {tp} is not by the key of this log"
+            opened = (checkpoint_of(fields["note"], key) for key in named)
+            checkpoint = next(filter(None, opened), None)
+            reason = _amiss(checkpoint, fields, tp)
+            if reason:
                 verdict.findings.append(Finding("checkpoint", here._replace(reason=reason)))
-                continue
-            checkpoint = Checkpoint.parse(text)
-            found.setdefault(tp, []).append(_Signed(checkpoint.size, checkpoint.root))
+            if checkpoint is not None:
+                found.setdefault(tp, []).append(_Signed(checkpoint.size, checkpoint.root))
     for named, here in strangers.items():
         reason = (
             f"from here on checkpoints are signed by another key, {named}: name it with --key too "
@@ -184,6 +184,15 @@ async def _on_log(
             "checkpoints name themselves; name the one you trust with --key"
         )
     return found
+
+
+def _amiss(checkpoint: Checkpoint | None, fields: dict[str, Any], tp: TopicPartition) -> str:
+    """Return what is wrong with a CheckpointSigned of a tree, "" for nothing."""
+    if checkpoint is None:
+        return f"the signature of the checkpoint of {tp} is not by the key of this log"
+    if (fields["size"], fields["root_sha256"]) != (checkpoint.size, checkpoint.root.hex()):
+        return f"the checkpoint of {tp} says another size or root than the note that was signed"
+    return ""
 
 
 def _named_key(text: str) -> list[VerifierKey]:

@@ -20,7 +20,7 @@ from madlog.topics.evidence.leaves import record_hash
 from madlog.topics.evidence.notes import (
     Checkpoint,
     SigningKey,
-    open_checkpoint,
+    checkpoint_of,
     origin_of,
 )
 from madlog.topics.evidence.tiles import Tiles, Tree
@@ -74,7 +74,7 @@ class Keeper:
         self._log = log
         self._tiles = tiles
         self._key = key
-        self._on_log: dict[TopicPartition, Checkpoint] | None = None
+        self._on_log: dict[TopicPartition, tuple[Checkpoint, str]] | None = None
         # Trees whose records are not there any more, and why: nothing of them is signed.
         self._gone: dict[TopicPartition, str] = {}
 
@@ -227,10 +227,14 @@ class Keeper:
         return now if tree.size > before.size else None
 
     async def _newest(self, key: SigningKey, tp: TopicPartition, tree: Tree) -> Checkpoint | None:
-        """Return the newest checkpoint of a tree that this key signed."""
+        """Return the newest checkpoint of a tree that this key signed.
+
+        One that only the log holds, since the hashes were made anew, is put beside them again.
+        """
         verifier = key.verifier
-        if tree.signed is not None and verifier.of_tree(tp).verified(tree.signed) is not None:
-            return open_checkpoint(tree.signed, verifier)
+        found = None if tree.signed is None else checkpoint_of(tree.signed, verifier.of_tree(tp))
+        if found is not None:
+            return found
         if self._on_log is None:
             self._on_log = {}
             async for events in self._log.read_topics([CHECKPOINTS_TOPIC]):
@@ -239,9 +243,16 @@ class Keeper:
                         continue
                     fields = event.fields
                     signed_of = TopicPartition(fields["topic"], fields["partition"])
-                    if verifier.of_tree(signed_of).verified(fields["note"]) is not None:
-                        self._on_log[signed_of] = Checkpoint.parse(fields["note"])
-        return self._on_log.get(tp)
+                    one = checkpoint_of(fields["note"], verifier.of_tree(signed_of))
+                    before = self._on_log.get(signed_of)
+                    # Not the last: who can append can append an old one again.
+                    if one is not None and (before is None or before[0].size <= one.size):
+                        self._on_log[signed_of] = (one, fields["note"])
+        if tp not in self._on_log:
+            return None
+        found, note = self._on_log[tp]
+        await asyncio.to_thread(self._tiles.mark_signed, tp, note)
+        return found
 
 
 def _take(one: _Growing, records: list[Record]) -> int:

@@ -21,6 +21,7 @@ __all__ = (
     "Checkpoint",
     "SigningKey",
     "VerifierKey",
+    "checkpoint_of",
     "open_checkpoint",
     "origin_of",
     "split_notes",
@@ -200,6 +201,20 @@ class Checkpoint(NamedTuple):
         return key.sign(self.text(), self.origin)
 
 
+def checkpoint_of(note: str, key: VerifierKey) -> Checkpoint | None:
+    """Return the checkpoint of a note if it is of the tree that the key is named after, and signed.
+
+    A signature covers the text and not the name beside it, which anybody can write: so the note of
+    another tree, or another text that the same key signed, is none of this tree.
+    """
+    text = key.verified(note)
+    try:
+        found = None if text is None else Checkpoint.parse(text)
+    except BadCheckpoint:
+        return None
+    return found if found is not None and found.origin == key.name else None
+
+
 def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint | None:
     """Return the checkpoint of a note if it is of a tree of the key's log and signed by it.
 
@@ -212,8 +227,7 @@ def open_checkpoint(note: str, key: VerifierKey) -> Checkpoint | None:
             f"the checkpoint is of another log: its origin is {found.origin[:120]!r}, and this "
             f"log's begin with {key.name[:120]!r}"
         )
-    text = key.of_tree(tree).verified(note)
-    return None if text is None else Checkpoint.parse(text)
+    return checkpoint_of(note, key.of_tree(tree))
 
 
 def split_notes(text: str) -> list[str]:

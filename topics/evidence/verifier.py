@@ -1,11 +1,10 @@
 """Verify a bundle of evidence: python verify.py [FOLDER [NAME+HASH+KEY, the key that you trust]].
-Needs Python 3.11 and `cryptography`, no network, nothing of madlog. Exit code 1: something differs.
-"""
+Needs Python 3.11, `cryptography`, no network, nothing of madlog. Exit code 1: something differs."""
 
 import json
 import sys
 from base64 import b64decode, b64encode
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from io import BytesIO
 from pathlib import Path
 from struct import pack, unpack
@@ -13,7 +12,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ("decoded", "main", "verify")
+__all__ = ("decoded", "verify")
 
 
 def _need(holds: bool, otherwise: str) -> None:
@@ -31,27 +30,22 @@ def _signed(name: str, public: bytes, text: str, line: str) -> str:
     return text
 
 
-def _leaf(row: dict[str, Any]) -> bytes:
-    """Return the hash of a record: key, value, then name and value of its covered headers."""
-    covered = ("conversation", "kind", "sender", "source")
-    pieces = [b64decode(row["key"]), b64decode(row["value"])]
+def _root(row: dict[str, Any], size: int) -> bytes:
+    """Return the root that a record's inclusion proof leads to (RFC 9162, 2.1.3.2)."""
+    pieces, covered = [row["key"], row["value"]], ("conversation", "kind", "sender", "source")
     for name, value in row["headers"]:
-        pieces += [name.encode(), b64decode(value)] if name in covered else []
-    data = b"".join(pack(">I", len(one)) + one for one in pieces)
-    return sha256(b"\x00\x01" + data).digest()
-
-
-def _root(leaf: bytes, at: int, size: int, proof: bytes) -> bytes:
-    """Return the root that an inclusion proof leads to (RFC 9162, 2.1.3.2)."""
-    last = size - 1
-    for start in range(0, len(proof), 32):
-        one = proof[start : start + 32]
+        pieces += [b64encode(name.encode()), value] if name in covered else []
+    data = b"".join(pack(">I", len(one)) + one for one in map(b64decode, pieces))
+    leaf, proof, at = sha256(b"\x00\x01" + data).digest(), b64decode(row["proof"]), row["index"]
+    last = size - 1 if 0 <= at < size else -1
+    for one in (proof[start : start + 32] for start in range(0, len(proof), 32)):
+        _need(last > 0, "a proof is not of a record in its tree")
         pair = one + leaf if at & 1 or at == last else leaf + one
         leaf = sha256(b"\x01" + pair).digest()
         while at == last and at and not at & 1:
             at, last = at >> 1, last >> 1
         at, last = at >> 1, last >> 1
-    _need(last == 0 and at == 0, "a proof is not of a record in its tree")
+    _need(last == 0, "a proof is not of a record in its tree")
     return leaf
 
 
@@ -66,7 +60,7 @@ def _long(data: BytesIO) -> int:
 def _read(data: BytesIO, schema: Any, names: dict[str, Any]) -> Any:
     """Read an Avro value; bytes become a text of as many characters."""
     if isinstance(schema, list):
-        return _read(data, schema[_long(data)], names)
+        return _read(data, dict(enumerate(schema))[_long(data)], names)
     kind = schema if isinstance(schema, str) else schema["type"]
     if kind in ("string", "bytes"):
         return data.read(_long(data)).decode("utf-8" if kind == "string" else "latin-1")
@@ -76,13 +70,14 @@ def _read(data: BytesIO, schema: Any, names: dict[str, Any]) -> Any:
         return None if kind == "null" else data.read(1) == b"\x01"
     if kind == "double":
         return unpack("<d", data.read(8))[0]
-    if kind in ("array", "map"):
-        each = (one for count in iter(lambda: _long(data), 0) for one in range(count))
+    if kind in ("array", "map"):  # in blocks: after a count below 0 stands the block's size
+        blocks = iter(lambda: _long(data), 0)
+        each = (one for n in blocks for one in range(n if n > 0 else (-n, _long(data))[0]))
         if kind == "array":
             return [_read(data, schema["items"], names) for _ in each]
         return {_read(data, "string", names): _read(data, schema["values"], names) for _ in each}
     if kind == "enum":
-        return names.setdefault(schema["name"], schema)["symbols"][_long(data)]
+        return dict(enumerate(names.setdefault(schema["name"], schema)["symbols"]))[_long(data)]
     if kind == "record":
         fields = names.setdefault(schema["name"], schema)["fields"]
         return {one["name"]: _read(data, one["type"], names) for one in fields}
@@ -90,61 +85,64 @@ def _read(data: BytesIO, schema: Any, names: dict[str, Any]) -> Any:
 
 
 def decoded(value: bytes, schemas: dict[str, Any]) -> dict[str, Any] | None:
-    """Return the event of a record's value, None where it names no schema that is on the log."""
+    """Return the event of a record's value, None where no schema that is on the log reads it."""
     schema = schemas.get(value[2:10].hex()) if value[:2] == b"\xc3\x01" else None
-    return schema and {"kind": schema["name"][7:], **_read(BytesIO(value[10:]), schema, {})}
+    data = BytesIO(value[10:] + b"!")  # what reads this byte too has read too far
+    try:
+        event = schema and {"kind": schema["name"][7:], **_read(data, schema, {})}
+    except Exception:
+        return None
+    return event if data.read() == b"!" else None
 
 
 def verify(folder: Path, key: str | None = None) -> list[str]:
     """Return in words what was verified; raises ValueError and others where anything differs."""
-    files = {one.name: one.read_bytes() for one in sorted(folder.iterdir())}
+    files = {one.name: one for one in folder.iterdir()}
     for one in ("manifest.txt", "keys.txt", "checkpoints.txt", "records.jsonl", "events.jsonl"):
         _need(one in files, f"{one} is missing")
-    vkey = files["keys.txt"].decode().split("\n")[0]
+    vkey = files["keys.txt"].read_bytes().decode().split("\n")[0]
     _need(key in (None, vkey), f"it was not made with the key {key}, but with {vkey}")
     log, _, encoded = vkey.split("+", 2)
-    public = b64decode(encoded)[1:]
-    sealed = _signed(log, public, *files.pop("manifest.txt").decode().split("\n\n")).split("\n")
-    there = [f"{sha256(content).hexdigest()}  {one}" for one, content in files.items()]
-    wrong = sorted(line[66:] for line in {*sealed} ^ {*there})
-    _need(not wrong, f"missing, added, or not as they were sealed: {', '.join(wrong)}")
-    trees, seen = dict[str, tuple[int, bytes]](), dict[str, set[int]]()
-    notes = files["checkpoints.txt"].decode().split("\n\n")
+    public, manifest = b64decode(encoded)[1:], files.pop("manifest.txt").read_bytes().decode()
+    wrong = {*_signed(log, public, *manifest.split("\n\n")).split("\n")}
+    for name, one in files.items():
+        with one.open("rb") as file:
+            wrong ^= {f"{file_digest(file, 'sha256').hexdigest()}  {name}"}
+    changed = ", ".join(sorted({line[66:] for line in wrong}))
+    _need(not wrong, f"missing, added, or not as they were sealed: {changed}")
+    trees, records, events = dict[str, list[Any]](), 0, 0
+    notes = files["checkpoints.txt"].read_bytes().decode().split("\n\n")
     for text, line in zip(notes[::2], notes[1::2], strict=True):
-        origin, records, encoded = text.split("\n")
+        origin, size, encoded = text.split("\n")
         _signed(origin, public, text, line.rstrip("\n") + "\n")
         _need(origin.startswith(f"{log}/"), f"{origin} is a tree of another log")
-        trees[origin], seen[origin] = (int(records), b64decode(encoded)), set()
-    lines = [files[one].decode().split("\n")[:-1] for one in ("records.jsonl", "events.jsonl")]
-    rows, events = (list(map(json.loads, one)) for one in lines)
-    told = [event for event in events if event and event["kind"] == "SchemaRegistered"]
-    schemas = {event["fingerprint"]: json.loads(event["schema_text"]) for event in told}
-    for row, event in zip(rows, events, strict=True):
-        place, origin, (size, root) = row["index"], row["origin"], trees[row["origin"]]
-        right = _root(_leaf(row), place, size, b64decode(row["proof"])) == root
-        _need(right, f"record {place} of {origin} is not what was signed")
-        says = json.dumps(decoded(b64decode(row["value"]), schemas), sort_keys=True)
-        _need(says == json.dumps(event, sort_keys=True), f"event {place} of {origin} says else")
-        seen[origin].add(place)
-    whole = sum(len(seen[one]) == size for one, (size, _) in trees.items())
+        trees[origin] = [int(size), b64decode(encoded), -1, 0]  # the last place read, how many were
+    with files["records.jsonl"].open("rb") as rows, files["events.jsonl"].open("rb") as told:
+        known = (one for one in map(json.loads, told) if one and one["kind"] == "SchemaRegistered")
+        schemas = {one["fingerprint"]: json.loads(one["schema_text"]) for one in known}
+        told.seek(0)
+        for row, event in zip(map(json.loads, rows), map(json.loads, told), strict=True):
+            place, origin = row["index"], row["origin"]
+            size, root, last, count = trees[origin]
+            _need(_root(row, size) == root, f"record {place} of {origin} is not what was signed")
+            _need(place > last, f"record {place} of {origin} stands out of its order")
+            says = json.dumps(decoded(b64decode(row["value"]), schemas), sort_keys=True)
+            _need(says == json.dumps(event, sort_keys=True), f"event {place} of {origin} says else")
+            trees[origin][2:] = place, count + 1
+            records, events = records + 1, events + bool(event)
+    whole = sum(size == count for size, _, _, count in trees.values())
     return [
         f"{len(files)} files are as {log} sealed them, {len(trees)} checkpoints as it signed them.",
-        f"{len(rows)} records are in the trees that it signed, each at its place.",
+        f"{records} records are in the trees that it signed, each at its place.",
         f"{whole} of these trees are here whole: of them nothing is left out.",
-        f"{sum(map(bool, events))} events are what the bytes of their records say.",
+        f"{events} events are what the bytes of their records say.",
         f"The key is {vkey}" + (": compare it with the one that its owner published." * (not key)),
     ]
 
 
-def main(arguments: list[str]) -> int:
-    """Verify a folder, by default the current one; returns the exit code."""
+if __name__ == "__main__":
     try:
-        print("\n".join(verify(Path(*arguments[:1]), *arguments[1:2])))
+        print("\n".join(verify(Path(*sys.argv[1:2]), *sys.argv[2:3])))
     except Exception as error:
         print(f"REFUSED: {str(error) or 'a signature does not hold'}")
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+        sys.exit(1)
