@@ -31,6 +31,7 @@ __all__ = (
     "LAKE",
     "MONTH",
     "NAMES",
+    "NULL",
     "ROUTING",
     "SEARCH",
     "WHAT_IF",
@@ -56,7 +57,8 @@ WHAT_IF = "what-if"
 LAKE = "lake"
 _SANDBOX = "sandbox"
 _EVIDENCE = "evidence"
-_NAMED = (SEARCH, WHAT_IF, LAKE, _SANDBOX, _EVIDENCE)
+NULL = "null"
+_NAMED = (SEARCH, WHAT_IF, LAKE, _SANDBOX, _EVIDENCE, NULL)
 NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, *_NAMED)
 
 # The public data sets stand beside the checkout, not in it: they are by others.
@@ -264,9 +266,9 @@ async def measure(
     """Run the benchmarks; a row each: ours, baseline, median and spread of the rounds' ratios.
 
     `kafka` is all that need a broker, `routing` all that route, whose rows are means over seeds;
-    `month` is a simulated one, whose drawing goes to `plot`; `turns` is how many `search` and
-    `what-if` are over; without names those that need neither a broker nor data, in seconds.
-    Raises NoBroker.
+    `month` is a simulated one, whose drawing goes to `plot`; `turns` is how many `search`,
+    `what-if`, `lake` and `null` are over; without names those that need neither a broker nor
+    data, in seconds. Raises NoBroker.
     """
     rows: list[dict[str, Any]] = []
     wanted = only or _EMBEDDED
@@ -334,6 +336,13 @@ async def _asked_for(
         place = folder / LAKE
         place.mkdir()
         rows += await lake_run.measure(place, rounds, turns or lake_run.TURNS)
+    if NULL in wanted:
+        from tests.bench import null_run
+
+        place = folder / NULL
+        place.mkdir()
+        server = os.environ.get("MADLOG_POSTGRES")
+        rows += await null_run.measure(place, rounds, turns or null_run.TURNS, server)
     return rows
 
 

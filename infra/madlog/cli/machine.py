@@ -163,7 +163,11 @@ def bench(
     ] = None,
     turns: Annotated[
         int | None,
-        typer.Option("--turns", min=1000, help="Turns of search, what-if (200,000), lake (1 M)."),
+        typer.Option(
+            "--turns",
+            min=1000,
+            help="Turns of search, what-if (200,000), null (100,000), lake (1 M).",
+        ),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -174,7 +178,8 @@ def bench(
     with routing, on public data sets: accuracy, promises kept and times, means over seeds. `month`
     is a simulated one of 200,000 turns, some minutes long: what is learned, kept, and taken back.
     `search`, `what-if` and `lake` run when they are asked for, over --turns; so do `evidence`
-    and `sandbox`: what proofs cost, and walls.
+    and `sandbox`: what proofs cost, and walls; and `null`: lines of JSON with DuckDB, and a table
+    in the Postgres that MADLOG_POSTGRES names, measured and put to the test beside a log.
 
     Examples:
       madlog bench --rounds 7
@@ -182,6 +187,7 @@ def bench(
       madlog bench routing --data ../shared/data
       madlog bench month --plot month.svg
       madlog bench search --turns 1000000
+      MADLOG_POSTGRES=postgresql://me@127.0.0.1/postgres madlog bench null
     """
     state = state_of(ctx, None, as_json)
     module = _benchmarks()
@@ -190,14 +196,17 @@ def bench(
     if wrong is not None:
         raise fail(wrong, 2)
     rows = run(module.measure(rounds, names, data or module.DATA, seeds or 5, plot, turns))
-    columns = ["what", "ours", "baseline", "unit", "ratio", "spread", "reach", "met"]
-    if any("cpu" in row for row in rows):
-        columns.append("cpu")  # client+broker, ours / the baseline's
-    if any("published" in row for row in rows):
-        columns.append("published")
-    if {*routing, module.MONTH}.issuperset(names or (None,)):
-        columns.remove("ratio")  # what a plain loop has, not a data set
-    print_rows(state, rows, columns)
+    # Routing and the month stand beside a data set, not beside a plain loop.
+    ratio = not {*routing, module.MONTH}.issuperset(names or (None,))
+    print_rows(state, rows, _columns(rows, ratio))
+
+
+def _columns(rows: list[dict[str, Any]], ratio: bool) -> list[str]:
+    """Return the columns that these rows have."""
+    columns = ["what", "ours", "baseline", "unit", *["ratio"] * ratio, "spread", "reach", "met"]
+    # cpu: client+broker, ours / the baseline's; postgres: what happened there.
+    more = ("cpu", "published", "postgres")
+    return columns + [name for name in more if any(name in row for row in rows)]
 
 
 def _wrong_use(
@@ -215,8 +224,9 @@ def _wrong_use(
         return "--data and --seeds are for the routing ones: madlog bench routing"
     if plot is not None and module.MONTH not in names:
         return "--plot is for the month: madlog bench month --plot month.svg"
-    if turns is not None and not {module.SEARCH, module.WHAT_IF, module.LAKE} & set(names):
-        return "--turns is for search, what-if and lake: madlog bench lake --turns 1000000"
+    over_turns = {module.SEARCH, module.WHAT_IF, module.LAKE, module.NULL}
+    if turns is not None and not over_turns & set(names):
+        return "--turns is for search, what-if, lake and null: madlog bench lake --turns 1000000"
     return None if data is None else str(module.wrong_folder(data) or "") or None
 
 
