@@ -172,9 +172,9 @@ async def _on_log(
                 verdict.findings.append(Finding("checkpoint", here._replace(reason=reason)))
             if checkpoint is not None:
                 found.setdefault(tp, []).append(_Signed(checkpoint.size, checkpoint.root))
-    for named, here in strangers.items():
+    for stranger, here in strangers.items():
         reason = (
-            f"from here on checkpoints are signed by another key, {named}: name it with --key too "
+            f"from here on checkpoints are signed by another key, {stranger}: name it with --key too "
             "if it is yours"
         )
         verdict.findings.append(Finding("checkpoint", here._replace(reason=reason)))

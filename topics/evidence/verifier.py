@@ -105,8 +105,8 @@ def verify(folder: Path, key: str | None = None) -> list[str]:
     log, _, encoded = vkey.split("+", 2)
     public, manifest = b64decode(encoded)[1:], files.pop("manifest.txt").read_bytes().decode()
     wrong = {*_signed(log, public, *manifest.split("\n\n")).split("\n")}
-    for name, one in files.items():
-        with one.open("rb") as file:
+    for name, path in files.items():
+        with path.open("rb") as file:
             wrong ^= {f"{file_digest(file, 'sha256').hexdigest()}  {name}"}
     changed = ", ".join(sorted({line[66:] for line in wrong}))
     _need(not wrong, f"missing, added, or not as they were sealed: {changed}")
