@@ -6,13 +6,18 @@ picking the best of many thresholds by their bounds would make the bound optimis
 them in an order that the outcomes do not decide, and stopping at the first that fails, keeps the
 whole search at one level, whether or not errors rise evenly as the score falls. Several such ways
 down, each at its share of the level (Bonferroni), survive an early error.
+
+Examples of one family (repeats of a task, steps of a conversation) are alike, and so tell less than
+as many that have nothing to do with each other. They count as fewer, by Kish's design effect: n /
+(1 + (size - 1) * likeness), where the likeness is the intraclass correlation of what was right.
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-__all__ = ("interval", "threshold", "upper_error")
+__all__ = ("interval", "likeness", "threshold", "upper_error")
 
 # Stops on the way down, as shares of the examples.
 _STOPS = 40
@@ -41,37 +46,95 @@ def interval(errors: int, n: int, confidence: float = 0.95) -> tuple[float, floa
 
 
 def threshold(
-    scored: Sequence[tuple[int, bool]], max_error: float, confidence: float = 0.95
+    scored: Sequence[tuple[int, bool]],
+    max_error: float,
+    confidence: float = 0.95,
+    *,
+    families: Sequence[int] = (),
 ) -> int | None:
     """Return the lowest score from which up at most `max_error` are wrong; None if there is none.
 
-    `scored` holds the score of each validation example and whether its answer was right. That the
-    answers at or above the score break the promise has a probability of at most 1 - confidence,
-    for examples that come as the validation examples came.
+    `scored` holds the score of each validation example and whether its answer was right, and
+    `families` to which family each belongs; without them each stands for itself. That the answers
+    at or above the score break the promise has a probability of at most 1 - confidence, for
+    examples that come as the validation examples came.
     """
     _check(0, 0, confidence)
-    ordered = sorted(scored, key=lambda one: -one[0])
+    of = families or range(len(scored))
+    ordered = [
+        (score, right, family)
+        for (score, right), family in sorted(
+            zip(scored, of, strict=True), key=lambda one: -one[0][0]
+        )
+    ]
+    alike = likeness(ordered) if families else 0.0
     tail = (1.0 - confidence) / len(_STARTS)
-    kept = [_way_down(ordered, max_error, tail, start) for start in _STARTS]
+    kept = [_way_down(ordered, max_error, tail, start, alike) for start in _STARTS]
     return min((score for score in kept if score is not None), default=None)
 
 
+def likeness(examples: Sequence[tuple[int, bool, int]]) -> float:
+    """Return how alike (score, right, family) of one family are: 0 not at all, 1 as one.
+
+    The intraclass correlation by analysis of variance. Only families where something was wrong
+    tell of it, so what they say is weighed by their number against one that says 1.
+    """
+    counts: dict[int, list[int]] = {}
+    for _, right, family in examples:
+        there = counts.setdefault(family, [0, 0])
+        there[0] += 1
+        there[1] += not right
+    n, k = len(examples), len(counts)
+    if n == k:
+        return 0.0
+    if k < 2:
+        return 1.0
+    within = sum(wrong - wrong * wrong / size for size, wrong in counts.values()) / (n - k)
+    wrong = sum(wrong for _, wrong in counts.values())
+    squares = sum(wrong * wrong / size for size, wrong in counts.values())
+    between = (squares - wrong * wrong / n) / (k - 1)
+    size = (n - sum(size * size for size, _ in counts.values()) / n) / (k - 1)
+    whole = between + (size - 1.0) * within
+    found = min(1.0, max(0.0, (between - within) / whole)) if whole > 0.0 else 1.0
+    erring = sum(wrong > 0 for _, wrong in counts.values())
+    return (erring * found + 1.0) / (erring + 1.0)
+
+
 def _way_down(
-    ordered: Sequence[tuple[int, bool]], max_error: float, tail: float, start: int
+    ordered: Sequence[tuple[int, bool, int]],
+    max_error: float,
+    tail: float,
+    start: int,
+    alike: float,
 ) -> int | None:
     """Test stop after stop from `start` on until one fails; returns the last that passed."""
-    n = len(ordered)
+    n, squares = len(ordered), 0
+    sizes: Counter[int] = Counter()
     stop, wrong, kept = max(_possible(n, max_error, tail), start * n // _STOPS), 0, None
-    for place, (score, right) in enumerate(ordered, 1):
+    for place, (score, right, family) in enumerate(ordered, 1):
         wrong += not right
+        squares += 2 * sizes[family] + 1
+        sizes[family] += 1
         tied = place < n and ordered[place][0] == score
         if place < stop or tied:
             continue
-        if _upper(wrong, place, tail) > max_error:
+        fewer = 1.0 + (squares / place - 1.0) * alike
+        if not _within(wrong / fewer, place / fewer, max_error, tail):
             break
         kept = score
         stop = place + max(1, n // _STOPS) if place < n - n // _STOPS else n
     return kept
+
+
+def _within(errors: float, n: float, max_error: float, tail: float) -> bool:
+    """Tell whether the upper bound is at most `max_error`, without looking for the bound."""
+    if max_error >= 1.0:
+        return True
+    if errors == n or max_error <= 0.0:
+        return False
+    if errors == 0:
+        return _upper(errors, n, tail) <= max_error
+    return _at_most(errors, n, max_error) <= tail
 
 
 def _possible(n: int, max_error: float, tail: float) -> int:
@@ -91,7 +154,7 @@ def _check(errors: int, n: int, confidence: float) -> None:
 
 
 @lru_cache(maxsize=8192)
-def _upper(errors: int, n: int, tail: float) -> float:
+def _upper(errors: float, n: float, tail: float) -> float:
     """Return the rate under which so few errors have the probability `tail`."""
     if errors == n:
         return 1.0
@@ -107,7 +170,7 @@ def _upper(errors: int, n: int, tail: float) -> float:
     return high
 
 
-def _at_most(errors: int, n: int, rate: float) -> float:
+def _at_most(errors: float, n: float, rate: float) -> float:
     """Return the probability of at most so many errors, for 0 <= errors < n, 0 < rate < 1.
 
     This is the regularised incomplete beta function, by its continued fraction (Numerical Recipes

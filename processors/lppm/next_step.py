@@ -44,8 +44,8 @@ _RIGHT, _WRONG = "right", "wrong"
 _EVERY_SCORE = -(2**53)
 _KEYS = {"actions", "format", "judge", "slots", "trials", "unknown", "words"}
 # What models that were learned before them do not have.
-_CALIBRATION, _FAMILIAR, _TRIED = "calibration", "familiar", "tried"
-_LATER = {_CALIBRATION, _FAMILIAR, _TRIED}
+_CALIBRATION, _FAMILIAR, _TRIED, _FAMILIES = "calibration", "familiar", "tried", "families"
+_LATER = {_CALIBRATION, _FAMILIAR, _TRIED, _FAMILIES}
 
 
 class Step(NamedTuple):
@@ -70,6 +70,7 @@ class NextStep:
     them what a score is worth; a model without it claims of each call no more than the promise.
     `familiar` is how much of a human's words must be known to be decided about at all. `tried` is
     the action of each trial: one that is wrong by itself must not hide behind the others.
+    `families` numbers the task, or conversation, of each trial: those of one are alike.
     """
 
     actions: Linear
@@ -80,6 +81,7 @@ class NextStep:
     calibration: Calibration | None = None
     familiar: int | None = None
     tried: tuple[str, ...] = ()
+    families: tuple[int, ...] = ()
     _thresholds: dict[float, int | None] = field(default_factory=dict)
     _poor: dict[float, dict[str, str]] = field(default_factory=dict)
 
@@ -95,11 +97,20 @@ class NextStep:
         ordered = sorted(cases, key=lambda case: (case.occurred_at, case.conversation_id))
         trial = _Trial(ordered, families or {}, seed)
         found = trial.scored()
-        scored = tuple((score, right) for score, right, _ in found)
+        scored = tuple((one.score, one.right) for one in found)
         actions, slots = trial.fitted(range(len(trial.points)))
-        told = Calibration.of(scored)
-        tried = tuple(action for _, _, action in found)
-        return cls(actions, trial.judge, slots, scored, trial.words, told, trial.familiar(), tried)
+        numbers: dict[str, int] = {}
+        return cls(
+            actions,
+            trial.judge,
+            slots,
+            scored,
+            trial.words,
+            Calibration.of(scored),
+            trial.familiar(),
+            tuple(one.action for one in found),
+            tuple(numbers.setdefault(one.family, len(numbers)) for one in found),
+        )
 
     def likeliest(self, past: Sequence[Act]) -> Scored:
         """Return the likeliest next step: `action:NAME`, or `say` for words."""
@@ -145,7 +156,7 @@ class NextStep:
 
     def _threshold(self, max_error: float) -> int | None:
         if max_error not in self._thresholds:
-            limit = threshold(self.trials, max_error)
+            limit = threshold(self.trials, max_error, families=self.families)
             if limit is not None and limit == min(score for score, _ in self.trials):
                 # The promise holds for all that was proposed, whatever it scored, and a model of
                 # all conversations scores a little otherwise than those of the trial.
@@ -184,6 +195,8 @@ class NextStep:
             document[_FAMILIAR] = self.familiar
         if self.tried:
             document[_TRIED] = [*self.tried]
+        if self.families:
+            document[_FAMILIES] = [*self.families]
         return document
 
     @classmethod
@@ -204,6 +217,11 @@ class NextStep:
         tried = document.get(_TRIED, [])
         if not _are_names(tried) or len(tried) not in (0, len(trials)):
             raise InvalidModel("tried must be a list of one action a trial")
+        families = document.get(_FAMILIES, [])
+        if not isinstance(families, list) or not all(map(_natural, families)):
+            raise InvalidModel("families must be a list of natural numbers")
+        if len(families) not in (0, len(trials)):
+            raise InvalidModel("families must be a list of one number a trial")
         actions = Linear.from_document(document["actions"])
         for label in actions.labels:
             if label != SAY and not label.startswith(ACTION):
@@ -220,6 +238,7 @@ class NextStep:
             Calibration.from_document(document[_CALIBRATION]) if _CALIBRATION in document else None,
             familiar,
             tuple(tried),
+            tuple(families),
         )
 
 
@@ -239,6 +258,15 @@ def _is_trial(value: Any) -> bool:
         and type(value[1]) is int
         and value[1] in (0, 1)
     )
+
+
+class _Tried(NamedTuple):
+    """A call that was proposed for a conversation not learned from; `family` is its task."""
+
+    score: int
+    right: bool
+    action: str
+    family: str
 
 
 class _Trial:
@@ -295,8 +323,8 @@ class _Trial:
             Table.of(filled | crossed(filled, past) for filled, past in fills)
         )
 
-    def scored(self) -> tuple[tuple[int, bool, str], ...]:
-        """Return the score of each call that was proposed, whether it was right, and its action."""
+    def scored(self) -> tuple[_Tried, ...]:
+        """Return what was proposed, with its score and whether it was right."""
         evidence: list[dict[str, float]] = []
         right: list[str] = []
         at: list[int] = []
@@ -313,7 +341,12 @@ class _Trial:
         if len(set(right)) < 2 or min(Counter(right).values()) < _FOLDS:
             # Where hardly any is wrong, or right, nothing tells them apart but the classifier.
             return tuple(
-                (round(row["margin"] * SCORE_ONE), told == _RIGHT, proposed[number])
+                _Tried(
+                    round(row["margin"] * SCORE_ONE),
+                    told == _RIGHT,
+                    proposed[number],
+                    self.groups[number],
+                )
                 for row, told, number in zip(evidence, right, at, strict=True)
                 if self.proven[number]
             )
@@ -325,7 +358,7 @@ class _Trial:
             judge = self._judge([evidence[one] for one in kept], [right[one] for one in kept])
             scores |= {number: judge.scores(evidence[number]).get(_RIGHT, 0) for number in held}
         return tuple(
-            (scores[number], right[number] == _RIGHT, proposed[at[number]])
+            _Tried(scores[number], right[number] == _RIGHT, proposed[at[number]], groups[number])
             for number in range(len(evidence))
             if self.proven[at[number]]
         )

@@ -102,7 +102,8 @@ def test_an_action_that_is_wrong_by_itself_does_not_hide_behind_the_others(
     good = [(score + 1, True)] * 400
     bad = [(score, True)] * 20 + [(score, False)] * 12
     tried = ("get_user",) * len(good) + ("move_booking",) * len(bad)
-    mixed = replace(model, trials=tuple(good + bad), tried=tried, _thresholds={}, _poor={})
+    trials = tuple(good + bad)
+    mixed = replace(model, trials=trials, tried=tried, families=(), _thresholds={}, _poor={})
     assert mixed.predict(acts[:3], 0.1).action == "get_user"
     step = mixed.predict(acts[:5], 0.1)
     assert step.action is None
@@ -148,10 +149,28 @@ def test_a_model_from_before_confidence_was_measured_decides_as_it_did(model: Ne
         assert was.confidence == (None if was.action is None else 0.9)
 
 
+def test_a_model_says_which_trials_are_of_one_task_and_an_older_one_decides_without() -> None:
+    known = cases(range(40))
+    tasks = {case.conversation_id: f"task {n // 4}" for n, case in enumerate(known)}
+    model = NextStep.learn(known, families=tasks)
+    assert set(model.families) == set(range(10))
+    document = model.to_document()
+    assert NextStep.from_document(document).families == model.families
+    del document["families"]
+    old = NextStep.from_document(document)
+    assert old.to_document() == document
+    acts = cases([301])[0].acts
+    # 10 tasks are too few for 10 %, however many trials there were of them.
+    assert old.predict(acts[:3], 0.1).action == "get_user"
+    assert model.predict(acts[:3], 0.1).action is None
+
+
 @pytest.mark.parametrize(
     ("name", "value", "told"),
     [
         ("more", 1, "exactly"),
+        ("families", [-1], "families"),
+        ("families", [1], "one number a trial"),
         ("calibration", [[1, 3, 2]], "calibration"),
         ("format", "x", "'x'"),
         ("trials", [[1, 2]], "trials"),

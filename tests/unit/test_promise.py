@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
 
-from madlog.processors.promise import interval, threshold, upper_error
+from madlog.processors.promise import interval, likeness, threshold, upper_error
 
 
 @st.composite
@@ -95,6 +95,41 @@ def test_the_promise_is_broken_in_at_most_one_run_in_twenty(max_error: float, n:
     # at 2 % one run in four meets too many errors at its first stop and answers nothing.
     if n == 2000:
         assert answered / runs >= 0.45 * min(1.0, (max_error * 3 / 0.4) ** 0.5)
+
+
+def test_repeats_of_a_task_do_not_let_luck_with_a_few_tasks_pass_for_a_promise() -> None:
+    # Each task is right or wrong as a whole, in one of two by chance: no score keeps 0.45.
+    random, runs = Random(3), 60
+    broken = {False: 0, True: 0}
+    for _ in range(runs):
+        tasks = [(random.randrange(1000), random.random() >= 0.5) for _ in range(15)]
+        scored = [(score + repeat, right) for score, right in tasks for repeat in range(6)]
+        families = [task for task in range(len(tasks)) for _ in range(6)]
+        for told in (False, True):
+            found = threshold(scored, 0.45, families=families if told else ())
+            broken[told] += found is not None
+    assert broken[False] > runs / 5
+    assert broken[True] <= runs / 20
+
+
+def test_families_of_one_change_nothing_and_copies_count_once() -> None:
+    random = Random(5)
+    scored = [(random.randrange(400), random.random() < 0.9) for _ in range(400)]
+    alone = range(400)
+    assert threshold(scored, 0.2, families=alone) == threshold(scored, 0.2)
+    copies = [one for one in scored for _ in range(4)]
+    of = [one for one in alone for _ in range(4)]
+    assert likeness([(*one, family) for one, family in zip(copies, of, strict=True)]) == 1.0
+    assert threshold([(1, True)] * 316, 0.05, families=[n // 4 for n in range(316)]) is None
+    assert threshold([(1, True)] * 320, 0.05, families=[n // 4 for n in range(320)]) == 1
+
+
+def test_what_is_not_alike_is_not_taken_for_it() -> None:
+    random = Random(6)
+    found = likeness([(0, random.random() < 0.5, family // 5) for family in range(2000)])
+    assert found < 0.1
+    # Nothing was wrong, so nothing tells.
+    assert likeness([(0, True, family // 5) for family in range(100)]) == 1.0
 
 
 def test_it_loads_no_numeric_library() -> None:
