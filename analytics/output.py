@@ -1,22 +1,46 @@
-"""A query's answer as JSON lines, CSV, Arrow or Parquet; tables for people are the CLI's."""
+"""A query's answer as JSON lines, CSV, Arrow or Parquet; tables for people are the CLI's.
+
+An answer that comes in parts is written part by part, in as much memory as one of them takes.
+"""
 
 import csv
 import io
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from datetime import date, datetime, time
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from madlog.analytics.errors import CannotWrite
-from madlog.analytics.sql import Result
+from madlog.analytics.sql import Answer, Result
 
-__all__ = ("csv_lines", "json_lines", "json_rows", "rows", "write_arrow", "write_parquet")
+__all__ = (
+    "as_answer",
+    "csv_lines",
+    "json_lines",
+    "json_rows",
+    "rows",
+    "write_arrow",
+    "write_parquet",
+)
 
 _BATCH_ROWS = 1024
+# A row group of a Parquet file is written when it has this many rows or bytes.
+_GROUP_ROWS = 122_880
+_GROUP_BYTES = 64 << 20
+
+
+def as_answer(result: Result) -> Answer:
+    """Return a whole result as an answer of one part."""
+
+    async def once() -> AsyncIterator[Result]:
+        yield result
+
+    empty = result.table.slice(0, 0)
+    return Answer(result.columns, result.types, empty, once(), result.as_of, result.unread)
 
 
 def rows(result: Result) -> Iterator[dict[str, Any]]:
@@ -43,21 +67,30 @@ def json_lines(result: Result) -> Iterator[str]:
         yield json.dumps(row, ensure_ascii=False, allow_nan=False)
 
 
-def csv_lines(result: Result) -> Iterator[str]:
-    """Yield the lines of a CSV file with a header, line ends included; lists are JSON text."""
-    yield _csv(result.columns)
+def csv_lines(result: Result, *, header: bool = True) -> Iterator[str]:
+    """Yield the lines of a CSV file, line ends included; lists are JSON text."""
+    line = io.StringIO()
+    writer = csv.writer(line, lineterminator="\n")
+    if header:
+        writer.writerow(result.columns)
+        yield line.getvalue()
     for row in rows(result):
-        yield _csv([_cell(value) for value in row.values()])
+        line.seek(0)
+        line.truncate()
+        writer.writerow([_cell(value) for value in row.values()])
+        yield line.getvalue()
 
 
-def write_parquet(result: Result, path: Path) -> None:
+async def write_parquet(answer: Answer, path: Path) -> None:
     """Write a Parquet file whole or not at all. Raises CannotWrite."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        pq.write_table(result.table, part, compression="zstd")
+        with pq.ParquetWriter(part, answer.empty.schema, compression="zstd") as file:
+            async for table in _groups(answer):
+                file.write_table(table)
         part.replace(path)
     except (pa.ArrowNotImplementedError, pa.ArrowInvalid) as error:
         raise CannotWrite(
@@ -70,18 +103,29 @@ def write_parquet(result: Result, path: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_arrow(result: Result, file: BinaryIO) -> None:
+async def _groups(answer: Answer) -> AsyncIterator[Any]:
+    import pyarrow as pa
+
+    held = [answer.empty]
+    async for part in answer.parts:
+        held.append(part.table)
+        if (
+            sum(table.num_rows for table in held) >= _GROUP_ROWS
+            or sum(table.nbytes for table in held) >= _GROUP_BYTES
+        ):
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+async def write_arrow(answer: Answer, file: BinaryIO) -> None:
     """Write the rows as an Arrow IPC stream."""
     import pyarrow as pa
 
-    with pa.ipc.new_stream(file, result.table.schema) as stream:
-        stream.write_table(result.table)
-
-
-def _csv(values: Any) -> str:
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\n").writerow(values)
-    return line.getvalue()
+    with pa.ipc.new_stream(file, answer.empty.schema) as stream:
+        async for part in answer.parts:
+            stream.write_table(part.table)
 
 
 def _cell(value: Any) -> Any:

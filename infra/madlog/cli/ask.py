@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from madlog.cli._answers import print_answer
 from madlog.cli._context import (
     JsonOption,
     LogOption,
@@ -14,7 +15,6 @@ from madlog.cli._context import (
     dump,
     fail,
     note,
-    print_rows,
     run,
     state_of,
 )
@@ -24,9 +24,6 @@ from madlog.cli.untrusted import PrincipalOption, TimeoutOption, UntrustedOption
 if TYPE_CHECKING:
     from madlog.analytics.prices import PriceList
     from madlog.analytics.questions import Question
-    from madlog.analytics.sql import Result
-    from madlog.analytics.tables import Source
-    from madlog.topics import EventLog, Vector
 
 __all__ = ("PricesOption", "price_list", "register")
 
@@ -108,67 +105,21 @@ async def _sql(
     walled: Walled | None,
 ) -> None:
     from madlog.analytics.as_of import as_of as resolve
-    from madlog.wiring import opened
+    from madlog.analytics.output import as_answer
+    from madlog.analytics.sql import stream
+    from madlog.wiring import open_search, opened
 
     async with opened(state.url, state.settings, create=False) as log:
         lake = await open_source(log, state.url, state.settings)
         at = await resolve(log, as_of, lake.find if lake else None) if as_of else None
-        if walled is None:
-            result = await _trusted(state, log, text, at, prices, lake)
-        else:
+        if walled is not None:
             result = await walled.query(log, text, at, prices, lake)
-    _print_result(state, result, fmt, as_of)
-
-
-async def _trusted(
-    state: State,
-    log: "EventLog",
-    text: str,
-    at: "Vector | None",
-    prices: "PriceList",
-    lake: "Source | None",
-) -> "Result":
-    """Run SQL that may search too."""
-    from madlog.analytics.sql import query
-    from madlog.wiring import open_search
-
-    with closing(open_search(state.url, state.settings, note)) as index:
-        return await query(log, text, as_of=at, prices=prices, source=lake, search=index)
-
-
-def _print_result(state: State, result: "Result", fmt: str, as_of: str | None) -> None:
-    from madlog.analytics.output import csv_lines, json_lines, rows, write_arrow
-
-    if as_of:
-        note(f"as of {result.as_of}")
-    if result.unread:
-        note(f"not read, because --as-of does not name them: {', '.join(result.unread)}")
-    if fmt == "parquet":
-        _parquet_to_stdout(result)
-    elif fmt == "arrow":
-        write_arrow(result, sys.stdout.buffer)
-    elif fmt == "table":
-        table_state = State(state.log, False)
-        print_rows(table_state, list(rows(result)), result.columns, empty="no rows")
-    else:
-        end = "\n" if fmt == "json" else ""
-        for line in json_lines(result) if fmt == "json" else csv_lines(result):
-            print(line, end=end)
-
-
-def _parquet_to_stdout(result: "Result") -> None:
-    import shutil
-    import tempfile
-    from pathlib import Path
-
-    from madlog.analytics.output import write_parquet
-
-    # Parquet is written with its end in view, so it is made whole before the pipe gets it.
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "result.parquet"
-        write_parquet(result, path)
-        with path.open("rb") as file:
-            shutil.copyfileobj(file, sys.stdout.buffer)
+            await print_answer(as_answer(result), fmt, as_of)
+            return
+        with closing(open_search(state.url, state.settings, note)) as index:
+            more: Any = {"as_of": at, "prices": prices, "source": lake, "search": index}
+            async with stream(log, text, **more) as answer:
+                await print_answer(answer, fmt, as_of)
 
 
 def ask(
@@ -290,6 +241,7 @@ async def _ask(
     prices: "PriceList",
 ) -> None:
     from madlog.analytics.as_of import as_of as resolve
+    from madlog.analytics.output import as_answer
     from madlog.analytics.questions import ask as ask_question
     from madlog.analytics.questions import question
     from madlog.wiring import opened
@@ -299,4 +251,4 @@ async def _ask(
         at = await resolve(log, as_of, lake.find if lake else None) if as_of else None
         result = await ask_question(log, name, parameters, as_of=at, prices=prices, source=lake)
     _waits(question(name))
-    _print_result(state, result, fmt, as_of)
+    await print_answer(as_answer(result), fmt, as_of)
