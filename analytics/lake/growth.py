@@ -1,13 +1,14 @@
-"""What each topic holds and how it grows, beside what of it is archived."""
+"""What each topic holds and how it grows, what of it is archived, and what may be moved away."""
 
 from dataclasses import dataclass
 
 from madlog.analytics.lake.manifest import Manifest, read_manifest
-from madlog.topics import CATALOG, EventLog
-from madlog.topics.catalog import topic
+from madlog.topics import CATALOG, EventLog, TopicPartition
+from madlog.topics.catalog import kept_for_ever, topic
+from madlog.topics.cold import ColdStorage, Pack
 from madlog.topics.sizes import Growth, OnDisk, growth, measure
 
-__all__ = ("TopicRetention", "retention")
+__all__ = ("ColdLimit", "TopicRetention", "cold_limits", "retention")
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,7 +16,8 @@ class TopicRetention:
     """One topic: what the log holds of it, what the lake does, how both grow.
 
     `archived` and `waiting` are events in the lake and offsets that are not; bytes are those of
-    keys and values in the log, of its pages on disk, and of the lake's files.
+    keys and values in the log, of its pages on disk, of the lake's files, and of the packs that
+    hold the `moved` records.
     """
 
     topic: str
@@ -23,6 +25,8 @@ class TopicRetention:
     records: int
     bytes: int
     disk_bytes: int | None
+    moved: int
+    pack_bytes: int
     archived: int
     lake_files: int
     lake_bytes: int
@@ -34,10 +38,11 @@ class TopicRetention:
 async def retention(log: EventLog) -> list[TopicRetention]:
     """Return a row for each topic of the log; reads all of it."""
     manifest = await read_manifest(log)
-    return [await _of(log, name, manifest) for name in sorted(await log.log.topics())]
+    packs = await log.log.packs() if isinstance(log.log, ColdStorage) else []
+    return [await _of(log, name, manifest, packs) for name in sorted(await log.log.topics())]
 
 
-async def _of(log: EventLog, name: str, manifest: Manifest) -> TopicRetention:
+async def _of(log: EventLog, name: str, manifest: Manifest, packs: list[Pack]) -> TopicRetention:
     place = topic(name)
     size = await measure(log.log, name)
     disk = await log.log.disk_bytes(name) if isinstance(log.log, OnDisk) else None
@@ -52,6 +57,8 @@ async def _of(log: EventLog, name: str, manifest: Manifest) -> TopicRetention:
         size.records,
         size.bytes,
         disk,
+        sum(one.records for one in packs if one.tp.topic == name),
+        sum(one.size for one in packs if one.tp.topic == name),
         sum(one.rows for one in ranges),
         sum(len(one.files) for one in ranges),
         sum(one.size for one in ranges),
@@ -59,3 +66,43 @@ async def _of(log: EventLog, name: str, manifest: Manifest) -> TopicRetention:
         ",".join(f"{tp.partition}@{to[tp]}" for tp in sorted(end)) if ranges else "",
         grown,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class ColdLimit:
+    """Up to which offset a partition's records may be moved away, and what keeps the next one."""
+
+    tp: TopicPartition
+    offset: int
+    because: str
+
+
+async def cold_limits(log: EventLog, before_us: int) -> list[ColdLimit]:
+    """Return for each partition kept for ever what of it is cold.
+
+    That is what was appended before a time, is archived, and has been read by every group.
+    """
+    manifest = await read_manifest(log)
+    there = await log.log.topics()
+    names = kept_for_ever(one for one in CATALOG.values() if one.name in there)
+    start, aged = await log.log.start(names), await log.log.at_time(names, before_us)
+    groups = await log.log.groups()
+    limits = []
+    for tp in sorted(aged):
+        stops = {"not that old": aged[tp]}
+        stops["not archived"] = _archived_from(manifest, tp, start[tp])
+        for group in groups:
+            if tp.topic in group.topics:
+                stops[f"not read by group {group.group}"] = group.committed.get(tp, start[tp])
+        because = min(stops, key=lambda one: stops[one])
+        limits.append(ColdLimit(tp, stops[because], because))
+    return limits
+
+
+def _archived_from(manifest: Manifest, tp: TopicPartition, start: int) -> int:
+    """Return up to where a partition is archived without a gap."""
+    for one in manifest.ranges.get(tp, ()):
+        if one.offset > start:
+            break
+        start = max(start, one.offset_end)
+    return start

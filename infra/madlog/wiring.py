@@ -41,6 +41,7 @@ __all__ = (
     "evidence_key_file",
     "faust_cluster",
     "folder_beside",
+    "give_back",
     "is_kafka",
     "limits",
     "log_folder",
@@ -217,6 +218,16 @@ def open_search(
     from madlog.analytics.search import SearchIndex
 
     return SearchIndex(folder_beside(url, settings) / "projections" / "search.sqlite", tell)
+
+
+async def give_back(url: str) -> int | None:
+    """Give the free pages of a closed log in a folder back to the disk; return how many bytes.
+
+    None where another process has it open. Raises LogUnavailable.
+    """
+    from madlog.topics.embedded import EmbeddedLog
+
+    return await EmbeddedLog.give_back(log_folder(url))
 
 
 @asynccontextmanager
