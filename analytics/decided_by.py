@@ -1,16 +1,17 @@
 """What the Decisions of a log were decided by: the models and the Control events that they name."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 from madlog.processors.errors import ProcessorError
 from madlog.processors.retrospect.models import read_model
 from madlog.processors.serving import ROUTING, Serving
 from madlog.processors.tiers import Published, TierModels
-from madlog.topics import LogEvent
+from madlog.topics import EventLog, LogEvent, Vector
 from madlog.topics.errors import LogError
+from madlog.topics.log import OnDamage
 
-__all__ = ("DecidedBy",)
+__all__ = ("DecidedBy", "decided_end", "read_decided_by")
 
 _SEED = Published("", "", TierModels.seed())
 
@@ -83,3 +84,30 @@ class DecidedBy:
             except (ProcessorError, LogError) as error:
                 self.failed[model_id] = str(error)
         return self._published.get(model_id)
+
+
+async def decided_end(log: EventLog, topics: Collection[str]) -> Vector:
+    """Return where the decisions and other topics end, missing ones left out.
+
+    The decisions' end is taken first, and what a Decision rests on was appended before it: so
+    nothing of it is missed on a log that is being written.
+    """
+    there = await log.log.topics()
+    decisions = await log.log.end([name for name in ("mad.decisions",) if name in there])
+    return decisions.with_offsets(await log.log.end([name for name in topics if name in there]))
+
+
+async def read_decided_by(
+    log: EventLog, end: Vector, get_blob: Callable[[str], bytes], on_damage: OnDamage
+) -> DecidedBy:
+    """Read the models and the Control events that decisions name."""
+    models: dict[str, LogEvent] = {}
+    controls: list[LogEvent] = []
+    names = ["mad.models", "mad.control"]
+    async for events in log.read_topics(names, end=end, on_damage=on_damage):
+        for event in events:
+            if event.kind == "ModelPublished":
+                models[event.event_id] = event
+            elif event.record.topic == "mad.control":
+                controls.append(event)
+    return DecidedBy(models, controls, get_blob)

@@ -125,15 +125,20 @@ async def rebuild(
     *,
     projections: Sequence[Projection] = PROJECTIONS,
     processors: Sequence["Processor"] = (),
+    until: Vector | None = None,
     progress: OnProgress | None = None,
     on_damage: OnDamage = log_damage,
 ) -> RebuildReport:
     """Fold everything from zero and compare with the live projections at the same positions.
 
     Where all agree the snapshots in `folder` are brought up to date, and made where there were
-    none; where one differs they stay as they are, as evidence.
+    none; where one differs they stay as they are, as evidence. With `until` all is folded up to
+    there alone: what is live is compared where it is not past that place, and nothing is stored.
     """
     end = await _end(log, projections)
+    if until is not None:
+        # What the vector does not name is not read, as everywhere.
+        end = Vector({tp: min(at, until.get(tp, 0)) for tp, at in end.items()})
     report = RebuildReport(end)
     named: set[str] = set()
 
@@ -143,7 +148,7 @@ async def rebuild(
             report.damaged.append(str(damage))
             on_damage(damage)
 
-    live, notes = _live(folder, projections, end, report)
+    live, notes = _live(folder, projections, end, report, until is not None)
     for start, folding in _by_positions(live, projections):
         await _fold(log, folding, start, end, damaged)
     meter = Meter(log.log.clock, progress)
@@ -157,9 +162,9 @@ async def rebuild(
     for processor in processors:
         from madlog.analytics.processor_replay import rebuild_state
 
-        await rebuild_state(log, processor, report, meter, damaged)
+        await rebuild_state(log, processor, report, meter, damaged, until)
     report.events, report.seconds = meter.events, meter.seconds
-    if report.difference is None:
+    if report.difference is None and until is None:
         _keep(report, folder, projections, fresh)
     return report
 
@@ -182,7 +187,11 @@ def _keep(
 
 
 def _live(
-    folder: Path, projections: Sequence[Projection], end: Vector, report: RebuildReport
+    folder: Path,
+    projections: Sequence[Projection],
+    end: Vector,
+    report: RebuildReport,
+    cut: bool,
 ) -> tuple[dict[str, Snapshot], dict[str, str]]:
     """Return the snapshots that can be compared, and what to say about the others."""
     live: dict[str, Snapshot] = {}
@@ -197,6 +206,9 @@ def _live(
         past = _ahead(snapshot, end)
         if past is None:
             live[projection.name] = snapshot
+            continue
+        if cut:
+            notes[projection.name] = f"the live projection is at {past}, past the place asked for"
             continue
         notes[projection.name] = f"the live projection is at {past}, past the end of the log"
         if report.difference is None:

@@ -7,9 +7,9 @@ appended. What is named is in the range: it begins with it, and ends right after
 import re
 from dataclasses import dataclass
 
-from madlog.analytics.as_of import as_of, event_topics
+from madlog.analytics.as_of import Place, as_of, event_topics, find_event
 from madlog.analytics.errors import AnalyticsError, BadTime
-from madlog.topics import EventLog, Record, TopicPartition, Vector
+from madlog.topics import EventLog, Position, Record, TopicPartition, Vector
 from madlog.topics.catalog import partition_for
 from madlog.topics.log import OnDamage, log_damage
 
@@ -30,13 +30,10 @@ class Range:
     start: Vector
     end: Vector
 
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """The first and the last record of what was named."""
-
-    first: Record
-    last: Record
+    def __contains__(self, position: Position) -> bool:
+        """Tell whether a place of a topic that the range is of lies in it."""
+        tp = position.topic_partition
+        return self.start.get(tp, 0) <= position.offset < self.end.get(tp, 0)
 
 
 async def replay_range(
@@ -48,7 +45,7 @@ async def replay_range(
 ) -> Range:
     """Return the range between two places; None: the log's first event, and its end now.
 
-    Raises NoSuchPlace, and what analytics.as_of raises.
+    A Decision stands for what it is about. Raises NoSuchPlace, and what analytics.as_of raises.
     """
     end = await as_of(log, "latest")
     start = Vector()
@@ -69,12 +66,12 @@ async def _place(
     log: EventLog, named: str, end: Vector, on_damage: OnDamage, *, after: bool
 ) -> Vector:
     if _EVENT_ID.fullmatch(named.strip()):
-        found = await _event(log, named.strip(), end, on_damage)
+        found = await _event(log, named.strip(), end)
         if found is None:
             raise NoSuchPlace(f"the log holds no event {named.strip()} before {_shown(end)}")
-        return await _cut(log, _Span(found, found), after)
+        return await _cut(log, found, after)
     try:
-        return await as_of(log, named)
+        vector = await as_of(log, named)
     except BadTime:
         span = await _conversation(log, named, end, on_damage)
         if span is None:
@@ -82,30 +79,37 @@ async def _place(
                 f"{named[:80]!r} is no position (TOPIC/PARTITION@OFFSET), no time (2026-11-24T12:00"
                 "), no event_id, and no conversation of this log"
             ) from None
-        return await _cut(log, span, after)
+        return await _cut(log, span[1 if after else 0], after)
+    if _TOPIC not in {tp.topic for tp in vector} and _TOPIC in await log.log.topics():
+        raise NoSuchPlace(
+            f"{named[:80]!r} is no place in {_TOPIC}, of which a replay's range is: name a "
+            "position there, or the event_id of what stands where you mean"
+        )
+    return vector
 
 
-async def _cut(log: EventLog, span: _Span, after: bool) -> Vector:
-    """Return where the log stood before the first record of a span, or after its last."""
-    record = span.last if after else span.first
-    moment = record.appended_at + (1 if after else 0)
+async def _cut(log: EventLog, place: Place, after: bool) -> Vector:
+    """Return where the log stood before an event was appended, or after it."""
+    moment = place.appended_at + (1 if after else 0)
     vector = await log.log.at_time(await event_topics(log), moment)
-    tp = record.position.topic_partition
-    return vector.with_offsets({tp: record.offset + (1 if after else 0)})
+    return vector.with_offsets({place.tp: place.offset + (1 if after else 0)})
 
 
-async def _event(log: EventLog, event_id: str, end: Vector, on_damage: OnDamage) -> Record | None:
-    wanted = event_id.encode()
-    async for records in log.log.read(Vector(), end, on_damage=on_damage):
-        # Ids stand in the bytes as text: only what names it is decoded.
-        naming = [record for record in records if wanted in record.value]
-        for event in await log.decode_all(naming, on_damage):
-            if event.event_id == event_id:
-                return event.record
-    return None
+async def _event(log: EventLog, event_id: str, end: Vector) -> Place | None:
+    found = await find_event(log, event_id, [(Vector(), end)])
+    if found is None or found.tp.topic != "mad.decisions":
+        return found
+    span = Vector({found.tp: found.offset}), Vector({found.tp: found.offset + 1})
+    async for events in log.read(*span):
+        turn = await find_event(log, events[0].fields["turn_id"], [(Vector(), end.only([_TOPIC]))])
+        return turn or found
+    return found
 
 
-async def _conversation(log: EventLog, name: str, end: Vector, on_damage: OnDamage) -> _Span | None:
+async def _conversation(
+    log: EventLog, name: str, end: Vector, on_damage: OnDamage
+) -> tuple[Place, Place] | None:
+    """Return where a conversation's first and last records stand."""
     partitions = (await log.log.topics()).get(_TOPIC, 0)
     key = name.encode()
     if not partitions:
@@ -118,7 +122,9 @@ async def _conversation(log: EventLog, name: str, end: Vector, on_damage: OnDama
         for record in records:
             if record.key == key:
                 first, last = first or record, record
-    return None if first is None or last is None else _Span(first, last)
+    if first is None or last is None:
+        return None
+    return Place(tp, first.offset, first.appended_at), Place(tp, last.offset, last.appended_at)
 
 
 def _shown(end: Vector) -> str:

@@ -3,14 +3,16 @@
 Features and routes are computed from the turns, never from what the Decision says of them; the
 model, the Control event, the promised error and the audited share are those that it names. Which
 model a live turn is decided by follows from the Control events up to the one that is named.
-Nothing outside is touched. Conversations and decisions are held in memory.
+Nothing outside is touched. Conversations go by in slices, so that memory is that of one slice.
 """
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from madlog.analytics.decided_by import DecidedBy
+from madlog.analytics.decided_by import DecidedBy, decided_end, read_decided_by
+from madlog.analytics.replay_range import NoSuchPlace, Range, replay_range
 from madlog.analytics.replay_report import Meter, OnProgress
 from madlog.processors.acting.writing import GUARD, went_up
 from madlog.processors.ports import Registry
@@ -18,13 +20,16 @@ from madlog.processors.retrospect import Conversation, decide
 from madlog.processors.router import Decides, Router
 from madlog.processors.serving import CONTROL_KEY, CONTROLS_KEY
 from madlog.schemas import Decision, Event
-from madlog.topics import EventLog, LogEvent
-from madlog.topics.log import OnDamage, log_damage
+from madlog.topics import Damage, EventLog, LogEvent, Vector
+from madlog.topics.catalog import partition_for
+from madlog.topics.log import OnDamage, Record, log_damage
 
 __all__ = ("DecisionDifference", "VerifyReport", "verify")
 
-_TOPICS = ("mad.models", "mad.control", "mad.conversations", "mad.decisions")
+_CONVERSATIONS, _DECISIONS = "mad.conversations", "mad.decisions"
 _ABSENT = "absent"
+# About so many records are held at once; more are gone through in several passes.
+_RECORDS_MAX = 50_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +54,31 @@ class VerifyReport:
 
 
 @dataclass
-class _Log:
-    """What is compared: models by id, conversations and their decisions by name."""
+class _Held:
+    """What is compared of one slice: conversations and their decisions by name."""
 
-    models: dict[str, LogEvent] = field(default_factory=dict)
-    # Control events in their order.
-    controls: list[LogEvent] = field(default_factory=list)
     events: dict[str, list[LogEvent]] = field(default_factory=dict)
     decisions: dict[str, list[LogEvent]] = field(default_factory=dict)
-    # Why guards refused what was decided, by the Decision's id; read where a refusal went up.
-    refusals: dict[str, str] = field(default_factory=dict)
 
     def fold(self, event: LogEvent) -> None:
-        if event.kind == "ModelPublished":
-            self.models[event.event_id] = event
-        elif event.record.topic == "mad.control":
-            self.controls.append(event)
-        elif event.kind == "Decision":
-            self.decisions.setdefault(event.fields["conversation_id"], []).append(event)
-        elif event.record.topic == "mad.conversations":
-            self.events.setdefault(event.fields["conversation_id"], []).append(event)
-        elif event.kind == "Outcome" and _by_guard(event):
-            self.refusals[event.fields["about_id"]] = event.fields["extra"].get("reason", "")
+        of = self.decisions if event.kind == "Decision" else self.events
+        of.setdefault(event.fields["conversation_id"], []).append(event)
+
+    @property
+    def guarded(self) -> bool:
+        """Whether a guard sent any of it up."""
+        return any(_by_guard(one) for decisions in self.decisions.values() for one in decisions)
+
+
+class _Slice(NamedTuple):
+    """Some of the conversations: of some partitions those whose name's hash leaves `number`."""
+
+    upto: Vector
+    number: int
+    of: int
+
+    def holds(self, record: Record) -> bool:
+        return self.of == 1 or zlib.crc32(record.key) % self.of == self.number
 
 
 async def verify(
@@ -78,32 +86,134 @@ async def verify(
     get_blob: Callable[[str], bytes],
     *,
     registry: Registry | None = None,
+    since: str | None = None,
+    until: str | None = None,
+    conversation: str | None = None,
     progress: OnProgress | None = None,
     on_damage: OnDamage = log_damage,
 ) -> VerifyReport:
-    """Compute every Decision on the log again and report each that differs."""
-    held = _Log()
+    """Compute every Decision on the log again and report each that differs.
+
+    With `since`, `until` (places as replay_range takes them) or a `conversation` only those about
+    what stands there; what was said before is folded all the same, and damage is named once.
+
+    Raises NoSuchPlace, and what analytics.as_of raises.
+    """
+    named: set[str] = set()
+
+    def damaged(damage: Damage) -> None:
+        if str(damage) not in named:
+            named.add(str(damage))
+            on_damage(damage)
+
     meter = Meter(log.log.clock, progress)
-    there = await log.log.topics()
-    names = [name for name in _TOPICS if name in there]
-    end, start = await log.log.end(names), await log.log.start(names)
-    meter.total = sum(end[tp] - start.get(tp, 0) for tp in end)
-    async for events in log.read_topics(names, end=end, on_damage=on_damage):
-        for event in events:
-            held.fold(event)
-        if events:
-            meter.batch(len(events), str(events[-1].position))
-    if any(_by_guard(one) for decisions in held.decisions.values() for one in decisions):
-        async for events in log.read_topics(["mad.outcomes"], on_damage=on_damage):
-            for event in events:
-                held.fold(event)
+    end = await decided_end(log, (_CONVERSATIONS, "mad.models", "mad.control", "mad.outcomes"))
+    where = await replay_range(log, since, until, on_damage=damaged)
+    wanted = await _wanted(log, where, conversation, bool(since or until))
+    by = await read_decided_by(log, end, get_blob, damaged)
+    refusals: dict[str, str] = {}
+    again = _Again(by, refusals, registry)
+    slices = await _slices(log, end.only([_CONVERSATIONS, _DECISIONS]), conversation)
+    low = await log.log.start(sorted({tp.topic for one in slices for tp in one.upto}))
+    meter.total = sum(one.upto[tp] - low.get(tp, 0) for one in slices for tp in one.upto)
     report = VerifyReport()
-    again = _Again(held, get_blob, registry)
-    for name, decisions in held.decisions.items():
-        report.decisions += len(decisions)
-        report.differences += _compared(again, held.events.get(name, []), name, decisions)
+    for some in slices:
+        held = await _read(log, some, wanted, meter, damaged)
+        if held.guarded and not refusals:
+            refusals |= await _refusals(log, end, damaged)
+        for name, decisions in held.decisions.items():
+            events = held.events.get(name, [])
+            counted = _counted(events, decisions, where)
+            report.decisions += sum(one.event_id in counted for one in decisions)
+            report.differences += [
+                one for one in _compared(again, events, name, decisions) if one.event_id in counted
+            ]
     report.events, report.seconds = meter.events, meter.seconds
     return report
+
+
+async def _wanted(
+    log: EventLog, where: Range, conversation: str | None, ranged: bool
+) -> frozenset[bytes] | None:
+    """Return the names of the conversations that stand in the range, None: all of them."""
+    if not ranged and conversation is None:
+        return None
+    found: set[bytes] = set()
+    span = where.start.only([_CONVERSATIONS]), where.end.only([_CONVERSATIONS])
+    # Damage is named when the records themselves are read.
+    async for records in log.log.read(*span, on_damage=lambda damage: None):
+        found.update(record.key for record in records)
+    if conversation is None:
+        return frozenset(found)
+    if conversation.encode() not in found:
+        raise NoSuchPlace(
+            f"the log holds no conversation {conversation[:80]!r}"
+            + " in this range" * ranged
+            + ': `madlog sql "select distinct conversation_id from turns"` lists them'
+            * (not ranged)
+        )
+    return frozenset([conversation.encode()])
+
+
+async def _slices(log: EventLog, end: Vector, conversation: str | None) -> list[_Slice]:
+    """Return slices of about as many records as are held at once; a conversation is in one."""
+    counts = await log.log.topics()
+    low = await log.log.start(sorted({tp.topic for tp in end}))
+    # In one partition of both topics is what is about one conversation, unless a topic was given
+    # other partitions than the catalogue's.
+    parts = [end]
+    if counts.get(_CONVERSATIONS) == counts.get(_DECISIONS):
+        numbers = sorted({tp.partition for tp in end})
+        if conversation is not None:
+            numbers = [partition_for(conversation.encode(), counts[_CONVERSATIONS])]
+        parts = [Vector({tp: at for tp, at in end.items() if tp.partition == n}) for n in numbers]
+    found = []
+    for upto in parts:
+        size = sum(at - low.get(tp, 0) for tp, at in upto.items())
+        of = 1 if conversation is not None else size // _RECORDS_MAX + 1
+        found += [_Slice(upto, number, of) for number in range(of)]
+    return found
+
+
+async def _read(
+    log: EventLog,
+    some: _Slice,
+    wanted: frozenset[bytes] | None,
+    meter: Meter,
+    on_damage: OnDamage,
+) -> _Held:
+    held = _Held()
+    async for records in log.log.read(Vector(), some.upto, on_damage=on_damage):
+        mine = [
+            record
+            for record in records
+            if (wanted is None or record.key in wanted) and some.holds(record)
+        ]
+        for event in await log.decode_all(mine, on_damage):
+            held.fold(event)
+        meter.batch(len(records), str(records[-1].position))
+    return held
+
+
+async def _refusals(log: EventLog, end: Vector, on_damage: OnDamage) -> dict[str, str]:
+    """Return why guards refused what was decided, by the Decision's id."""
+    found: dict[str, str] = {}
+    async for events in log.read_topics(["mad.outcomes"], end=end, on_damage=on_damage):
+        for event in events:
+            if event.kind == "Outcome" and _by_guard(event):
+                found[event.fields["about_id"]] = event.fields["extra"].get("reason", "")
+    return found
+
+
+def _counted(events: Sequence[LogEvent], decisions: Sequence[LogEvent], where: Range) -> set[str]:
+    """Return the decisions that are about what stands in the range, or about nothing at all."""
+    places = {event.event_id: event.position for event in events}
+    found = set()
+    for one in decisions:
+        place = places.get(one.fields["turn_id"])
+        if place is None or place in where:
+            found.add(one.event_id)
+    return found
 
 
 def _compared(
@@ -150,12 +260,12 @@ class _Again:
 
     def __init__(
         self,
-        held: _Log,
-        get_blob: Callable[[str], bytes],
+        by: DecidedBy,
+        refusals: Mapping[str, str],
         registry: Registry | None,
     ) -> None:
-        self._by = DecidedBy(held.models, held.controls, get_blob)
-        self._refusals = held.refusals
+        self._by = by
+        self._refusals = refusals
         self._registry = registry
         self._routers: dict[tuple[Decides, float, float], Router] = {}
 

@@ -7,11 +7,10 @@ is read, by which time nothing of them is to come.
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from madlog.analytics.decided_by import DecidedBy
 from madlog.analytics.replay_report import Meter
 from madlog.analytics.what_if.deciding import Again
 from madlog.analytics.what_if.errors import BadSnapshot
@@ -24,26 +23,10 @@ from madlog.processors.router import is_imported
 from madlog.topics import EventLog, LogEvent, Record, TopicPartition, Vector
 from madlog.topics.log import OnDamage
 
-__all__ = ("Replay", "decided_by")
+__all__ = ("Replay",)
 
 _TOPIC, _DECISIONS = "mad.conversations", "mad.decisions"
 _RECORDS = 1000
-
-
-async def decided_by(
-    log: EventLog, end: Vector, get_blob: Callable[[str], bytes], on_damage: OnDamage
-) -> DecidedBy:
-    """Read the models and the Control events that decisions name."""
-    models: dict[str, LogEvent] = {}
-    controls: list[LogEvent] = []
-    names = ["mad.models", "mad.control"]
-    async for events in log.read_topics(names, end=end, on_damage=on_damage):
-        for event in events:
-            if event.kind == "ModelPublished":
-                models[event.event_id] = event
-            elif event.record.topic == "mad.control":
-                controls.append(event)
-    return DecidedBy(models, controls, get_blob)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from madlog.analytics.decided_by import decided_end, read_decided_by
 from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.replay_range import Range, replay_range
 from madlog.analytics.replay_report import Meter, OnProgress
@@ -21,7 +22,7 @@ from madlog.analytics.what_if.errors import NothingAsked
 from madlog.analytics.what_if.excerpt import Difference, Excerpt, excerpts
 from madlog.analytics.what_if.guards import Guard
 from madlog.analytics.what_if.report import Blocked, GuardReport, WhatIfReport
-from madlog.analytics.what_if.routes import Replay, decided_by
+from madlog.analytics.what_if.routes import Replay
 from madlog.analytics.what_if.rows import Rows
 from madlog.analytics.what_if.shown import decided_otherwise
 from madlog.analytics.what_if.snapshot import Progressed, load, question_of
@@ -36,7 +37,7 @@ __all__ = ("Asked", "what_if")
 _CONVERSATIONS = "mad.conversations"
 # What decisions and their judgement are read from, always up to the log's end: they come later
 # than what they are about.
-_ABOUT = ("mad.decisions", "mad.models", "mad.control", "mad.outcomes")
+_ABOUT = ("mad.models", "mad.control", "mad.outcomes", "mad.llm")
 _CONVERSATIONS_SHOWN = 20
 
 
@@ -112,9 +113,7 @@ async def what_if(
     now = None if snapshot is None else load(snapshot, question)
     if now is None:
         where = await replay_range(log, asked.since, asked.until, on_damage=work.damage)
-        there = await log.log.topics()
-        read_to = await log.log.end([name for name in (*_ABOUT, "mad.llm") if name in there])
-        now = Progressed(where, read_to)
+        now = Progressed(where, await decided_end(log, _ABOUT))
     kept = Rows(rows, now.rows)
     try:
         report = await _run(work, now, get_blob, registry, kept, snapshot, question)
@@ -144,7 +143,7 @@ async def _run(
         conversations = where.end.only([_CONVERSATIONS])
         work.meter.total = sum(conversations[tp] - low.get(tp, 0) for tp in conversations)
         work.meter.events = work.meter.before = now.events
-        by = await decided_by(log, now.read_to, get_blob, work.damage)
+        by = await read_decided_by(log, now.read_to, get_blob, work.damage)
         again = Again(by, registry, asked.variant)
         replay = Replay(log, again, rows, work.meter, work.damage, snapshot, question)
         tally = await replay.run(now)

@@ -298,6 +298,27 @@ async def test_a_changed_state_of_the_router_is_named(tmp_path: Path) -> None:
     assert "h/c1" in report.difference.key
 
 
+async def test_up_to_a_place_nothing_is_stored_and_what_is_past_it_not_compared(
+    tmp_path: Path,
+) -> None:
+    log = await log_of(30)
+    place = await log.log.end(sorted(await log.log.topics()))
+    await Engine(log, [Router()]).run(until_idle=True)
+    await log.append(events(30, 30))
+    cut = await rebuild(log, tmp_path, processors=[Router()], until=place)
+    fresh = await rebuild(await log_of(30), tmp_path / "other")
+    digests = [{one.projection: one.digest for one in told.projections} for told in (cut, fresh)]
+    assert digests[0]["contents"] == digests[1]["contents"]
+    assert load(tmp_path, PROJECTIONS[0]) == (None, None)
+    found = {one.projection: one for one in cut.projections}
+    assert (cut.exit_code, found[STATE].equal) == (0, True)
+    await rebuild(log, tmp_path)
+    again = await rebuild(log, tmp_path, processors=[Router()], until=Vector())
+    assert again.exit_code == 0
+    assert {one.equal for one in again.projections} == {None}
+    assert all("past the place" in one.note for one in again.projections)
+
+
 class Fussy:
     """A processor that counts events and refuses some until it is told to take them."""
 

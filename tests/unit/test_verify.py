@@ -1,16 +1,19 @@
 """Every decision comes out of the log again; one that does not is named, with what differs."""
 
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 from tests.unit.history import history
 from tests.unit.test_retrospect import log_of, settings
 
+from madlog.analytics import verify as verify_module
+from madlog.analytics.replay_range import NoSuchPlace
 from madlog.analytics.verify import VerifyReport, verify
 from madlog.processors import Agent, Engine, Registry, Router
 from madlog.processors.retrospect.job import Retrospector
 from madlog.schemas import ModelPublished, Part, Sender, Turn, build, new_event_id
-from madlog.topics import EventLog
+from madlog.topics import EventLog, Vector
 from madlog.topics.errors import BlobMissing
 
 REGISTRY = Registry([Agent("orders", actions=frozenset({"get_order"}))])
@@ -21,27 +24,40 @@ def missing(sha256: str) -> bytes:
     raise BlobMissing(f"there is no blob {sha256}")
 
 
-async def lived() -> EventLog:
-    texts = ("HRU?", "EXECUTE: get_order 1", "Where is it?", "@orders #ack", "get_order 2")
-    turns = [
-        Turn(
-            event_id=new_event_id(n * 1000, n.to_bytes(10, "big")),
-            conversation_id=f"c{n % 3}",
-            sender=MARIA,
-            occurred_at=n * 1000,
-            recipients=("orders",),
-            parts=(Part(content_class="deterministic" if n % 5 != 2 else "prose", text=text),),
-        )
-        for n, text in enumerate(texts * 4)
-    ]
-    log = await log_of(turns)
+TEXTS = ("HRU?", "EXECUTE: get_order 1", "Where is it?", "@orders #ack", "get_order 2")
+
+
+def eid(number: int) -> str:
+    return new_event_id(number * 1000, number.to_bytes(10, "big"))
+
+
+def turn(n: int) -> Turn:
+    kind: Any = "prose" if n % 5 == 2 else "deterministic"
+    return Turn(
+        event_id=eid(n),
+        conversation_id=f"c{n % 3}",
+        sender=MARIA,
+        occurred_at=n * 1000,
+        recipients=("orders",),
+        parts=(Part(content_class=kind, text=TEXTS[n % 5]),),
+    )
+
+
+async def decided(log: EventLog) -> None:
     await Engine(log, [Router(REGISTRY, audit_rate=0.3)]).run(until_idle=True)
+
+
+async def lived() -> EventLog:
+    log = await log_of([turn(n) for n in range(20)])
+    await decided(log)
     return log
 
 
-async def verified(log: EventLog, blobs: dict[str, bytes] | None = None) -> VerifyReport:
+async def verified(
+    log: EventLog, blobs: dict[str, bytes] | None = None, **places: Any
+) -> VerifyReport:
     get = missing if blobs is None else blobs.__getitem__
-    return await verify(log, get, registry=REGISTRY)
+    return await verify(log, get, registry=REGISTRY, **places)
 
 
 async def planted(log: EventLog, **changes: Any) -> str:
@@ -64,6 +80,58 @@ async def test_decisions_in_retrospect_come_out_again_from_their_models() -> Non
     await Retrospector(log, settings(blobs)).run()
     report = await verified(log, blobs)
     assert (report.decisions, report.differences) == (270, [])
+
+
+async def test_slices_and_ranges_compare_the_same_decisions(monkeypatch: Any) -> None:
+    log = await lived()
+    await planted(log, turn_id=eid(7), event_id=eid(700), conversation_id="c1")
+    found = (await verified(log)).differences
+    monkeypatch.setattr(verify_module, "_RECORDS_MAX", 6)
+    sliced = await verified(log)
+    assert (sliced.decisions, sliced.differences) == (21, found)
+    # What is named is in the range; a decision stands for the turn that it is about.
+    for place in (eid(7), found[0].event_id):
+        early, late = await verified(log, until=place), await verified(log, since=place)
+        assert [one.differences for one in (early, late)] == [found, found]
+        # Others stand where the log stood then: all turns were appended at once, before c1's.
+        assert early.decisions + late.decisions >= 21
+    assert (await verified(log, since=eid(10), conversation="c1")).differences == []
+    by_name = [await verified(log, conversation=f"c{n}") for n in range(3)]
+    assert [one.decisions for one in by_name] == [7, 8, 6]
+    assert [one.differences for one in by_name] == [[], found, []]
+
+
+@pytest.mark.parametrize(
+    ("places", "why"),
+    [
+        ({"conversation": "c9"}, "holds no conversation 'c9'"),
+        ({"since": eid(15), "conversation": "c1", "until": eid(15)}, "in this range"),
+        ({"since": "mad.decisions/0@0"}, "no place in mad.conversations"),
+        ({"until": "c9"}, "no conversation of this log"),
+        ({"since": eid(4000)}, "holds no event"),
+    ],
+)
+async def test_a_place_that_is_not_there_is_refused(places: dict[str, Any], why: str) -> None:
+    with pytest.raises(NoSuchPlace, match=why):
+        await verified(await lived(), **places)
+
+
+async def test_a_log_that_is_being_written_is_compared_up_to_its_end_at_the_start(
+    monkeypatch: Any,
+) -> None:
+    log = await lived()
+    ends = log.log.end
+
+    async def written(topics: Collection[str]) -> Vector:
+        told = await ends(topics)
+        monkeypatch.setattr(log.log, "end", ends)
+        await log.append([turn(n) for n in range(20, 30)])
+        await decided(log)
+        return told
+
+    monkeypatch.setattr(log.log, "end", written)
+    report = await verified(log)
+    assert (report.decisions, report.differences) == (20, [])
 
 
 @pytest.mark.parametrize(

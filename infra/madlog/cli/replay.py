@@ -17,6 +17,7 @@ from madlog.cli._context import (
     state_of,
 )
 from madlog.cli._replay_bar import replay_bar
+from madlog.cli.what_if import FromOption, ToOption
 
 __all__ = ("register",)
 
@@ -36,31 +37,43 @@ def rebuild(
         Path | None,
         typer.Option("--snapshots", help="Where the live projections are (LOG/projections)."),
     ] = None,
+    until: Annotated[
+        str | None,
+        typer.Option(
+            "--to",
+            metavar="PLACE",
+            help="Up to a position, time, event or conversation; nothing is stored.",
+        ),
+    ] = None,
     log: LogOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Fold everything from offset zero again and compare with the live projections.
 
-    Exit code 1 and the first difference when they differ.
+    Exit code 1 and the first difference when they differ. It always begins at zero: that is what
+    makes it a proof. With --to what is live is compared only where it is not past that place.
 
     Example: madlog replay rebuild
     """
     state = state_of(ctx, log, as_json)
-    if not run(_rebuild(state, snapshots)):
+    if not run(_rebuild(state, snapshots, until)):
         raise typer.Exit(1)
 
 
-async def _rebuild(state: State, snapshots: Path | None) -> bool:
+async def _rebuild(state: State, snapshots: Path | None, until: str | None) -> bool:
     from madlog.analytics.replay import rebuild as rebuild_log
+    from madlog.analytics.replay_range import replay_range
     from madlog.wiring import folder_beside, opened, processors
 
     folder = snapshots or folder_beside(state.url, state.settings) / "projections"
     with replay_bar("replaying from zero") as show:
         async with opened(state.url, state.settings, create=False) as log:
+            place = None if until is None else (await replay_range(log, None, until)).end
             report = await rebuild_log(
                 log,
                 folder,
                 processors=processors(state.settings),
+                until=place,
                 progress=show,
             )
     if state.json:
@@ -69,7 +82,7 @@ async def _rebuild(state: State, snapshots: Path | None) -> bool:
     rows = [
         {
             "projection": item.projection,
-            "equal": {True: "yes", False: "NO", None: "no live one yet"}[item.equal],
+            "equal": {True: "yes", False: "NO", None: "not compared"}[item.equal],
             "digest": item.digest[:16],
             "note": item.note,
         }
@@ -85,19 +98,35 @@ async def _rebuild(state: State, snapshots: Path | None) -> bool:
 
 
 @replay_app.command("verify")
-def verify(ctx: typer.Context, log: LogOption = None, as_json: JsonOption = False) -> None:
+def verify(
+    ctx: typer.Context,
+    since: FromOption = None,
+    until: ToOption = None,
+    conversation: Annotated[
+        str | None, typer.Option("--conversation", "-c", help="Of this conversation alone.")
+    ] = None,
+    log: LogOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Compute every decision on the log again, by the model that it names, and compare.
 
-    Exit code 1 and the list of differences when there are any.
+    Exit code 1 and the list of differences when there are any. A range or a conversation says
+    which decisions are compared; what was said before them counts all the same.
 
-    Example: madlog replay verify
+    \b
+    Examples:
+      madlog replay verify
+      madlog replay verify --from 2026-11-01
+      madlog replay verify -c order-4711
     """
     state = state_of(ctx, log, as_json)
-    if run(_verify(state)):
+    if run(_verify(state, since, until, conversation)):
         raise typer.Exit(1)
 
 
-async def _verify(state: State) -> int:
+async def _verify(
+    state: State, since: str | None, until: str | None, conversation: str | None
+) -> int:
     from dataclasses import asdict
 
     from madlog.analytics.verify import verify as verify_log
@@ -112,6 +141,9 @@ async def _verify(state: State) -> int:
                 log,
                 blobs.get,
                 registry=registry,
+                since=since,
+                until=until,
+                conversation=conversation,
                 progress=show,
             )
     found = [asdict(item) for item in report.differences]

@@ -23,7 +23,7 @@ from madlog.cli.ask import PricesOption, price_list
 if TYPE_CHECKING:
     from madlog.analytics.what_if import WhatIfReport
 
-__all__ = ("register",)
+__all__ = ("FromOption", "ToOption", "register")
 
 _TIERS = ("dtr", "lppm")
 _Model = Annotated[
@@ -35,11 +35,11 @@ _Model = Annotated[
 _MaxError = Annotated[
     float | None, typer.Option("--max-error", min=0, max=1, help="Another promised error.")
 ]
-_From = Annotated[
+FromOption = Annotated[
     str | None,
     typer.Option("--from", metavar="PLACE", help="A position, time, event or conversation."),
 ]
-_To = Annotated[
+ToOption = Annotated[
     str | None, typer.Option("--to", metavar="PLACE", help="The same; what is named counts.")
 ]
 _Resume = Annotated[
@@ -81,8 +81,8 @@ def what_if(
     without: _Without = None,
     prices: PricesOption = None,
     guard: _Guard = None,
-    since: _From = None,
-    until: _To = None,
+    since: FromOption = None,
+    until: ToOption = None,
     resume: _Resume = None,
     out: _Out = None,
     show: _Show = 3,
