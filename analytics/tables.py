@@ -4,9 +4,9 @@ A `Source` gives the tables up to a vector: what stands in a lake as Parquet fil
 decoded now as an Arrow table. Both together are the table; no event is in both.
 """
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 
@@ -17,7 +17,7 @@ from madlog.topics import CATALOG, EventLog, LogEvent, TopicPartition, Vector
 from madlog.topics.catalog import partition_for, topic
 from madlog.topics.log import OnDamage, log_damage
 
-__all__ = ("LogSource", "Scan", "Source", "Table", "TableBuilder", "Tables", "topics_of")
+__all__ = ("Last", "LogSource", "Scan", "Source", "Table", "TableBuilder", "Tables", "topics_of")
 
 # A chunk of a table is built when it has this many rows, or this many bytes of records.
 _ROWS = 2048
@@ -78,12 +78,23 @@ def topics_of(names: Collection[str], present: Collection[str]) -> list[str]:
     return sorted(name for name in present if name in CATALOG and wanted & set(CATALOG[name].holds))
 
 
-class TableBuilder:
-    """An Arrow table while it is being filled: the columns of all kinds, then `own`."""
+class Last(NamedTuple):
+    """A column that is made of events and of the Arrow batch of their other columns."""
 
-    def __init__(self, own: Sequence[Column], schemas: Schemas) -> None:
+    field: Any
+    values: Callable[[list[LogEvent], Any], Any]
+
+
+class TableBuilder:
+    """An Arrow table while it is being filled: the columns of all kinds, then `own`.
+
+    `last` makes a further column of some events and of their other columns.
+    """
+
+    def __init__(self, own: Sequence[Column], schemas: Schemas, last: Last | None = None) -> None:
         self._schema = schema_of(own)
         self._own = own
+        self._last = last
         self._schemas = schemas
         self._versions: dict[bytes, int] = {}
         self._events: list[LogEvent] = []
@@ -111,14 +122,18 @@ class TableBuilder:
             pa.array(column, type=field.type)
             for column, field in zip(columns, self._schema, strict=True)
         ]
-        self._batches.append(pa.RecordBatch.from_arrays(arrays, schema=self._schema))
+        batch = pa.RecordBatch.from_arrays(arrays, schema=self._schema)
+        if self._last is not None:
+            batch = batch.append_column(self._last.field, self._last.values(events, batch))
+        self._batches.append(batch)
         self._events, self._bytes = [], 0
 
     def finish(self) -> Any:
         """Return the table of all that was taken up."""
         if self._events:
             self._flush()
-        return pa.Table.from_batches(self._batches, schema=self._schema)
+        schema = self._schema if self._last is None else self._schema.append(self._last.field)
+        return pa.Table.from_batches(self._batches, schema=schema)
 
 
 class Source(Protocol):

@@ -414,10 +414,10 @@ class _Reading:
         events = await log.decode_all(batch, undecodable.append)
         stop = self._unknown(log, batch, {one.offset for one in undecodable})
         self._damages += [one for one in undecodable if one.offset < stop]
-        for event in events:
-            if event.record.offset < stop:
-                self.writer.add(event)
-                self.events += 1
+        if stop <= batch[-1].offset:
+            events = [event for event in events if event.record.offset < stop]
+        self.writer.add(events)
+        self.events += len(events)
         self.offset_end = max(self.offset_end, min(stop, batch[-1].offset + 1))
         self._records += len(batch)
         self._bytes += sum([len(record.value) for record in batch])
@@ -425,7 +425,7 @@ class _Reading:
 
     def _unknown(self, log: EventLog, batch: list[Record], undecodable: set[int]) -> int:
         """Return the offset of the first event whose schema is not known, else one past all."""
-        for record in batch:
+        for record in batch if undecodable else ():
             if record.offset in undecodable:
                 try:
                     log.decode(record)

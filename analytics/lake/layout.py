@@ -3,16 +3,19 @@
 A turn's `text` stands there once: its `parts` are nested and say how many characters of it are
 theirs, one after the other. `payload` (an event's own fields as JSON) is made again from the
 columns by SQL; it is stored only for an event where that SQL gives another text, so that what is
-read is what was archived whatever the event holds. Rows are sorted by conversation, then offset.
+read is what was archived whatever the event holds. The two are compared wherever they could
+differ: in a batch that holds a number with a fraction, a control code that JSON has no letter for,
+or fields that the columns do not have. Rows are sorted by conversation, then offset.
 """
 
 import hashlib
 from collections.abc import Collection, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from madlog.analytics.columns import (
     ALL,
@@ -24,7 +27,7 @@ from madlog.analytics.columns import (
     payload_of,
     schema_of,
 )
-from madlog.analytics.tables import TableBuilder
+from madlog.analytics.tables import Last, TableBuilder
 from madlog.schemas import EVENT_KINDS, Part, Schemas
 from madlog.topics import LogEvent
 
@@ -70,16 +73,12 @@ _PART = pa.struct(
 
 
 def _nested(events: list[LogEvent]) -> list[Any]:
-    nested = []
-    for event in events:
-        parts = []
-        for part in event.fields[_PARTS]:
-            made = {name: part.get(name) for name in _PART_FIELDS if name != "text"}
-            text = part.get("text")
-            made["chars"] = None if text is None else len(text)
-            parts.append(made)
-        nested.append(parts)
-    return nested
+    return [[_without_text(part) for part in event.fields[_PARTS]] for event in events]
+
+
+def _without_text(part: Mapping[str, Any]) -> dict[str, Any]:
+    text = part.get("text")
+    return {**part, "chars": None if text is None else len(text)}
 
 
 def _object(values: Mapping[str, str]) -> str:
@@ -94,13 +93,15 @@ _TEXT = f"CASE WHEN p.chars IS NULL THEN NULL ELSE {_SLICE} END"
 _PIECES = (f"{name}: {_TEXT if name == 'text' else 'p.' + name}" for name in _PART_FIELDS)
 _PART_SQL = ", ".join(_PIECES)
 _PARTS_SQL = f"to_json(list_transform(parts, lambda p, i: {{{_PART_SQL}}}))::VARCHAR"
-_PAYLOAD = Column("payload", pa.string(), lambda events: [payload_of(event) for event in events])
+_PAYLOAD = pa.field("payload", pa.string())
+# Python and DuckDB write these in JSON each in its own way.
+_ODD = r"[\x00-\x07\x0b\x0e-\x1f]"
 _NESTED_PARTS = Column(_PARTS, pa.list_(_PART), _nested, _PARTS, _PARTS_SQL)
 
 
 @cache
 def _own(table: str) -> tuple[Column, ...]:
-    """Return the columns of a file beyond those of all kinds: each of the event's own fields."""
+    """Return the columns of a file beyond those of all kinds, but for `payload`, made of them."""
     if table == ALL:
         return KINDS[ALL]
     shown = [_NESTED_PARTS if column.name == _PARTS else column for column in KINDS[table]]
@@ -110,7 +111,7 @@ def _own(table: str) -> tuple[Column, ...]:
         for name, info in EVENT_KINDS[table].model_fields.items()
         if name not in ENVELOPE and name not in fields
     ]
-    return (*shown, *more, _PAYLOAD)
+    return (*shown, *more)
 
 
 def table_of(kind: str) -> str:
@@ -120,39 +121,71 @@ def table_of(kind: str) -> str:
 
 def new_builder(table: str, schemas: Schemas) -> TableBuilder:
     """Return what makes an Arrow table of the events of one file, to be packed."""
-    return TableBuilder(_own(table), schemas)
+    if table == ALL:
+        return TableBuilder(_own(table), schemas)
+    return TableBuilder(_own(table), schemas, Last(_PAYLOAD, partial(_payloads, table)))
+
+
+def _payloads(table: str, events: list[LogEvent], batch: Any) -> Any:
+    """Return the payloads of a batch; null of all where the other columns surely give them."""
+    columns = [batch.column(column.name) for column in _own(table)]
+    fields = EVENT_KINDS[table].model_fields.keys()
+    known = all(event.fields.keys() == fields for event in events)
+    if known and _can_make(table) and not any(_doubtful(column) for column in columns):
+        return pa.nulls(len(events), pa.string())
+    return pa.array([payload_of(event) for event in events], pa.string())
+
+
+def _doubtful(column: Any) -> bool:
+    """Tell whether the JSON of a column's values may be written in more than one way."""
+    types = pa.types
+    if types.is_string(column.type):
+        return bool(pc.any(pc.match_substring_regex(column, _ODD)).as_py())
+    if types.is_list(column.type):
+        return bool(_doubtful(column.flatten()))
+    if types.is_struct(column.type):
+        return any(_doubtful(field) for field in column.flatten())
+    if types.is_timestamp(column.type):
+        return bool(column.null_count > 0)  # none, or one that is out of bounds
+    return not bool(types.is_integer(column.type) or types.is_boolean(column.type))
 
 
 def _payload_sql(table: str) -> str:
     """Return the SQL that makes `payload` of the other columns; NULL where it cannot."""
+    if not _can_make(table):
+        return "NULL::VARCHAR"
     by_field = {column.field: column.json for column in _own(table) if column.json}
     fields = [name for name in EVENT_KINDS[table].model_fields if name not in ENVELOPE]
-    if not all(name in by_field for name in fields):
-        return "NULL::VARCHAR"
     return _object({name: by_field[name] for name in fields})
+
+
+@cache
+def _can_make(table: str) -> bool:
+    """Tell whether there is SQL that makes each of a kind's own fields of its columns."""
+    made = {column.field for column in _own(table) if column.json}
+    return EVENT_KINDS[table].model_fields.keys() - ENVELOPE <= made
 
 
 def packed(con: duckdb.DuckDBPyConnection, table: str, rows: Any) -> Any:
     """Return the rows sorted, without each payload that the other columns give again."""
-    kept = (
-        ""
-        if table == ALL
-        else (
-            f" REPLACE (CASE WHEN payload IS NOT DISTINCT FROM ({_payload_sql(table)}) THEN NULL "
-            "ELSE payload END AS payload)"
-        )
-    )
-    con.register("rows", rows)
-    try:
-        query = f'SELECT *{kept} FROM "rows" ORDER BY conversation_id, "offset"'
-        return con.sql(query).to_arrow_table().cast(rows.schema)
-    finally:
-        con.unregister("rows")
+    if table != ALL and rows["payload"].null_count < len(rows):
+        con.register("rows", rows)
+        try:
+            kept = con.sql(
+                f"SELECT CASE WHEN payload IS DISTINCT FROM ({_payload_sql(table)}) THEN payload "
+                'END AS payload FROM "rows"'
+            ).to_arrow_table()
+        finally:
+            con.unregister("rows")
+        place = rows.column_names.index("payload")
+        rows = rows.set_column(place, _PAYLOAD, kept["payload"].cast(pa.string()))
+    return rows.sort_by([("conversation_id", "ascending"), ("offset", "ascending")])
 
 
 def file_schema(table: str) -> Any:
     """Return the Arrow schema of a file."""
-    return schema_of(_own(table))
+    schema = schema_of(_own(table))
+    return schema if table == ALL else schema.append(_PAYLOAD)
 
 
 def columns_hash(schema: Any) -> str:

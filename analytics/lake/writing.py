@@ -3,9 +3,11 @@
 import asyncio
 import hashlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from io import BytesIO
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import duckdb
@@ -38,13 +40,15 @@ class RangeWriter:
         self._con = con
         self._builders: dict[str, TableBuilder] = {}
 
-    def add(self, event: LogEvent) -> None:
-        """Take up one event."""
-        table = layout.table_of(event.kind)
-        builder = self._builders.get(table)
-        if builder is None:
-            builder = self._builders[table] = layout.new_builder(table, self._schemas)
-        builder.add(event)
+    def add(self, events: Iterable[LogEvent]) -> None:
+        """Take up events."""
+        for kind, some in groupby(events, attrgetter("kind")):
+            table = layout.table_of(kind)
+            builder = self._builders.get(table)
+            if builder is None:
+                builder = self._builders[table] = layout.new_builder(table, self._schemas)
+            for event in some:
+                builder.add(event)
 
     async def write(
         self, store: LakeStore, tp: TopicPartition, span: tuple[int, int]
