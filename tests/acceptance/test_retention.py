@@ -11,6 +11,8 @@ from tests.acceptance.inside import inside
 from tests.unit.lake_scene import turn
 
 from madlog.analytics.lake.growth import cold_limits
+from madlog.topics import _embedded_moving
+from madlog.topics._embedded_packs import PackFolder
 from madlog.wiring import opened
 
 COLD = ("--older-than", "0s")
@@ -98,6 +100,25 @@ def test_a_pack_that_is_gone_is_found_by_check(folder: Path) -> None:
     ran = inside("check", "--log", "log", "--json", cwd=folder)
     assert ran.code == 1
     assert pack.name in ran.out
+
+
+def test_moving_can_be_interrupted_and_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_embedded_moving, "_PACK_RECORDS", 80)
+    write = PackFolder.write
+
+    def interrupted(to: PackFolder, path: str, content: bytes) -> str:
+        if list(folder.rglob("*.pack")):
+            raise KeyboardInterrupt
+        return write(to, path, content)
+
+    monkeypatch.setattr(PackFolder, "write", interrupted)
+    ran = inside("retention", "--apply", *COLD, "--log", "log", cwd=folder)
+    assert ran.code == 130, ran.err
+    monkeypatch.setattr(PackFolder, "write", write)
+    assert [one["records"] for one in said(folder, "--apply")["packs"]] == [MOVED - 80]
+    run(folder, "check")
 
 
 async def test_what_is_cold_is_old_archived_and_read_by_every_group(folder: Path) -> None:
