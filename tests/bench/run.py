@@ -58,7 +58,8 @@ LAKE = "lake"
 _SANDBOX = "sandbox"
 _EVIDENCE = "evidence"
 NULL = "null"
-_NAMED = (SEARCH, WHAT_IF, LAKE, _SANDBOX, _EVIDENCE, NULL)
+RETENTION = "retention"
+_NAMED = (SEARCH, WHAT_IF, LAKE, RETENTION, _SANDBOX, _EVIDENCE, NULL)
 NAMES = (*_EMBEDDED, "kafka", *_KAFKA, *ROUTING, MONTH, *_NAMED)
 
 # The public data sets stand beside the checkout, not in it: they are by others.
@@ -336,6 +337,12 @@ async def _asked_for(
         place = folder / LAKE
         place.mkdir()
         rows += await lake_run.measure(place, rounds, turns or lake_run.TURNS)
+    if RETENTION in wanted:
+        from tests.bench import retention_run
+
+        place = folder / RETENTION
+        place.mkdir()
+        rows += await retention_run.measure(place, rounds, turns or retention_run.TURNS)
     if NULL in wanted:
         from tests.bench import null_run
 

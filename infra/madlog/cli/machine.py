@@ -166,7 +166,7 @@ def bench(
         typer.Option(
             "--turns",
             min=1000,
-            help="Turns of search, what-if (200,000), null (100,000), lake (1 M).",
+            help="Turns of search, what-if (200,000), null, retention (100,000), lake (1 M).",
         ),
     ] = None,
     as_json: JsonOption = False,
@@ -177,7 +177,7 @@ def bench(
     starts one), and only when they are asked for; `kafka` is all of them. So are those that begin
     with routing, on public data sets: accuracy, promises kept and times, means over seeds. `month`
     is a simulated one of 200,000 turns, some minutes long: what is learned, kept, and taken back.
-    `search`, `what-if` and `lake` run when they are asked for, over --turns; so do `evidence`
+    `search`, `what-if`, `lake` and `retention` run when asked for, over --turns; so do `evidence`
     and `sandbox`: what proofs cost, and walls; and `null`: lines of JSON with DuckDB, and a table
     in the Postgres that MADLOG_POSTGRES names, measured and put to the test beside a log.
 
@@ -224,9 +224,9 @@ def _wrong_use(
         return "--data and --seeds are for the routing ones: madlog bench routing"
     if plot is not None and module.MONTH not in names:
         return "--plot is for the month: madlog bench month --plot month.svg"
-    over_turns = {module.SEARCH, module.WHAT_IF, module.LAKE, module.NULL}
+    over_turns = {module.SEARCH, module.WHAT_IF, module.LAKE, module.RETENTION, module.NULL}
     if turns is not None and not over_turns & set(names):
-        return "--turns is for search, what-if, lake and null: madlog bench lake --turns 1000000"
+        return "--turns is for search, what-if, lake, retention and null: as in madlog bench lake"
     return None if data is None else str(module.wrong_folder(data) or "") or None
 
 
