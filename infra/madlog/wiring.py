@@ -1,5 +1,6 @@
 """Binds the parts together; the only module that names a backend."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from madlog.processors.learning import Learning
     from madlog.processors.live import Limits
     from madlog.processors.registry_file import RegistryFile
+    from madlog.processors.retrospect import Elsewhere
     from madlog.processors.router import Decides
     from madlog.topics.blobs import BlobStore
     from madlog.topics.evidence import Keeper
@@ -320,10 +322,12 @@ def open_learning(
     settings: Settings | None = None,
     only: tuple[str, ...] | None = None,
     decides: "Decides | None" = "imported",
+    beside: "Elsewhere | None" = None,
 ) -> "Learning":
     """Return what learns from a log; large models become blobs beside it.
 
-    `decides` says which conversations are decided in retrospect, None: none.
+    `decides` says which conversations are decided in retrospect, None: none; `beside` is where
+    models are learned while it decides, None: in a thread.
     """
     from madlog import __version__
     from madlog.processors.learning import Learning
@@ -347,6 +351,7 @@ def open_learning(
             max_error=settings.max_error,
             audit_rate=settings.audit_rate,
             decides=decides,
+            beside=beside or asyncio.to_thread,
         )
     rollout = RolloutSettings(
         __version__,

@@ -2,7 +2,7 @@
 
 from madlog.processors.retrospect.conversation import Conversation, conversations_of
 from madlog.processors.retrospect.deciding import decide
-from madlog.processors.retrospect.job import Retrospection, Retrospector, Settled
+from madlog.processors.retrospect.job import Elsewhere, Retrospection, Retrospector, Settled
 from madlog.processors.retrospect.models import COMPONENT, train
 from madlog.processors.retrospect.rounds import rounds
 from madlog.processors.tiers import TierModels
@@ -10,6 +10,7 @@ from madlog.processors.tiers import TierModels
 __all__ = (
     "COMPONENT",
     "Conversation",
+    "Elsewhere",
     "Retrospection",
     "Retrospector",
     "Settled",

@@ -9,15 +9,16 @@ model decides of what it saw, and each decision comes out of the log again.
 import asyncio
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol, TypeVar
 
 from madlog.processors.dtr.seed_model import seed_model
 from madlog.processors.errors import ProcessorError
 from madlog.processors.retrospect.conversation import Conversation
 from madlog.processors.retrospect.deciding import decide
-from madlog.processors.retrospect.models import published, read_model, train
+from madlog.processors.retrospect.models import learned_from, published, read_model, train
 from madlog.processors.retrospect.past import Decided, Past
 from madlog.processors.retrospect.processes import mined
 from madlog.processors.retrospect.proposing import proposals
@@ -29,13 +30,24 @@ from madlog.topics import EventLog, Vector
 from madlog.topics.errors import BlobMissing, IdempotencyConflict, LogError
 from madlog.topics.log import OnDamage, log_damage
 
-__all__ = ("Retrospection", "Retrospector", "Settled")
+__all__ = ("Elsewhere", "Retrospection", "Retrospector", "Settled")
+
+T = TypeVar("T")
 
 _TOPICS = ("mad.conversations", "mad.decisions", "mad.outcomes")
 _BATCH_EVENTS_MAX = 500
 _ATTEMPTS_MAX = 20
 # Models read from the log that are kept for what is added next.
 _MODELS_KEPT = 4
+# A process takes a second or two to begin, in which some hundred conversations are decided.
+_MANY = 1_000
+
+
+class Elsewhere(Protocol):
+    """Runs a pure function where it holds nobody up: a thread, another process."""
+
+    def __call__(self, function: Callable[..., T], /, *arguments: Any) -> Awaitable[T]:
+        """Return what the function returns; raises what it raises."""
 
 
 @dataclass(slots=True)
@@ -65,6 +77,8 @@ class Retrospection:
     audit_rate: float = 0.02
     decides: Decides = "imported"
     get_blob: Callable[[str], bytes] = _no_blobs
+    # Where models are learned of many conversations, while those before them are decided here.
+    beside: Elsewhere = asyncio.to_thread
 
 
 def _silent(now: Settled) -> None:
@@ -83,9 +97,13 @@ class Retrospector:
         self._past = Past(settings.decides)
         self._read = Vector()
         self._models: dict[str, Published] = {}
-        self._router = Router(
-            max_error=settings.max_error, audit_rate=settings.audit_rate, decides=settings.decides
+        self._router_of = partial(
+            Router,
+            max_error=settings.max_error,
+            audit_rate=settings.audit_rate,
+            decides=settings.decides,
         )
+        self._router = self._router_of()
 
     async def run(
         self,
@@ -122,19 +140,53 @@ class Retrospector:
         conversations = self._past.conversations()
         first = seed_model()
         await self._log.append([first])
-        by = _SEED
+        plan: list[tuple[int, list[Conversation]]] = []
         for start, stop in rounds(len(conversations)):
             new = [one for one in conversations[start:stop] if self._past.new(one)]
-            if not any(next(proposals(one, self._router, by.state), None) for one in new):
+            # Whether anything is decided does not hang on the model.
+            if any(next(proposals(one, self._router, _SEED.state), None) for one in new):
+                plan.append((start, new))
+            else:
                 # Nobody had to decide anything there, so there is nothing to learn a model for.
                 self._past.passed(one.conversation_id for one in new)
-                continue
-            if start:
-                by = await self._learned(conversations[:start], report)
-            await self._decide([(one, None) for one in new], by, report, progress)
-        processes = await asyncio.to_thread(mined, conversations, self._settings.code_version)
-        if processes:
-            await self._log.append(processes)
+        await self._rounds(conversations, plan, report, progress)
+
+    async def _rounds(
+        self,
+        conversations: Sequence[Conversation],
+        plan: Sequence[tuple[int, Sequence[Conversation]]],
+        report: Settled,
+        progress: Callable[[Settled], None],
+    ) -> None:
+        """Decide round after round; what the next one needs is learned meanwhile."""
+        version = self._settings.code_version
+        # Elsewhere, because a fit takes seconds and leases must be renewed meanwhile.
+        run = self._settings.beside if len(conversations) >= _MANY else asyncio.to_thread
+        starts = [start for start, _ in plan]
+
+        def ahead(number: int) -> "asyncio.Future[Any]":
+            """Begin to learn what round `number` decides by; after the last, the processes."""
+            if number == len(plan):
+                return asyncio.ensure_future(run(mined, learned_from(conversations), version))
+            start = starts[number]
+            good = learned_from(conversations[:start])
+            # With a router of its own: this one decides at the same time.
+            router_of = self._router_of if start else None
+            return asyncio.ensure_future(run(_trained, good, router_of))
+
+        learning = ahead(0)
+        try:
+            for number, (start, new) in enumerate(plan):
+                models = await learning
+                learning = ahead(number + 1)
+                by = _SEED
+                if models is not None:
+                    by = await self._published(models, conversations[:start], report)
+                await self._decide([(one, None) for one in new], by, report, progress)
+            if processes := await learning:
+                await self._log.append(processes)
+        finally:
+            learning.cancel()
 
     async def _continue(self, report: Settled, progress: Callable[[Settled], None]) -> None:
         """Decide what was added to conversations after they were decided."""
@@ -168,9 +220,9 @@ class Retrospector:
                 continue
             self._models[model_id] = model
 
-    async def _learned(self, seen: Sequence[Conversation], report: Settled) -> Published:
-        # In a thread, because a fit takes seconds and leases must be renewed meanwhile.
-        models = await asyncio.to_thread(train, seen, self._router)
+    async def _published(
+        self, models: TierModels, seen: Sequence[Conversation], report: Settled
+    ) -> Published:
         settings = self._settings
         event = published(models, seen, settings.code_version, settings.put_blob)
         await self._log.append([event])
@@ -213,6 +265,13 @@ class Retrospector:
                 self._past.passed(names)
                 waiting, names, new, continued = [], [], 0, 0
                 progress(report)
+
+
+def _trained(
+    good: Sequence[Conversation], router_of: Callable[[], Router] | None
+) -> TierModels | None:
+    """Return what is learned of conversations; without a router, for the first round, nothing."""
+    return None if router_of is None else train(good, router_of())
 
 
 _FIRST = seed_model()

@@ -103,6 +103,7 @@ async def _worker(
     from dataclasses import asdict
 
     from madlog.analytics.replay import refresh
+    from madlog.beside import Beside
     from madlog.processors.conducting.timers import Timers
     from madlog.wiring import (
         faust_cluster,
@@ -115,13 +116,13 @@ async def _worker(
     )
 
     names = tuple(name.strip() for name in only.split(",")) if only else None
-    decides: Decides | None = None
-    if which is not Retrospect.NONE:
-        decides = "all" if which is Retrospect.ALL else "imported"
+    decides: Decides | None = "all" if which is Retrospect.ALL else "imported"
+    decides = None if which is Retrospect.NONE else decides
     cluster = faust_cluster(state.url, state.settings) if by is EngineName.FAUST else None
     async with (
         opened(state.url, state.settings, create=False) as log,
         open_keeper(log, state.url, state.settings, names) as keeper,
+        Beside() as beside,
     ):
         if cluster is not None:
             engine = open_faust(log, cluster, state.settings, names)
@@ -129,7 +130,7 @@ async def _worker(
             engine = open_worker(log, state.settings, names)
         evidence = _Evidence(keeper, state.settings.evidence_interval_s)
         lake = await Archiving.opened(log, state.url, state.settings, names)
-        learning = open_learning(log, state.url, state.settings, names, decides)
+        learning = open_learning(log, state.url, state.settings, names, decides, beside.run)
         with progress_bar("events processed") as show:
             working = engine.run(
                 until_idle=until_idle,
