@@ -334,9 +334,12 @@ class EmbeddedLog:
         await asyncio.to_thread(back_up, self._file.opening, folder, progress)
 
     async def disk_bytes(self, topic: str) -> int | None:
-        """Return what the pages of a topic's records take in the file, None when it is not told."""
+        """Return what a topic's records take in the file and in packs, None when it is not told."""
         stored = await self._file.topic(topic)
-        return cast(int | None, await self._file.readers.run(page_bytes, stored))
+        pages = await self._file.readers.run(page_bytes, stored)
+        if pages is None:
+            return None
+        return pages + sum(one.size for one in await self.packs() if one.tp.topic == topic)
 
     async def packs(self) -> list[Pack]:
         """Return every pack of this log."""

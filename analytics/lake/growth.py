@@ -16,8 +16,8 @@ class TopicRetention:
     """One topic: what the log holds of it, what the lake does, how both grow.
 
     `archived` and `waiting` are events in the lake and offsets that are not; bytes are those of
-    keys and values in the log, of its pages on disk, of the lake's files, and of the packs that
-    hold the `moved` records.
+    keys and values in the log, of all that holds it on disk, of the packs of it, which hold the
+    `moved` records, and of the lake's files.
     """
 
     topic: str

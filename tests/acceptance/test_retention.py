@@ -62,6 +62,8 @@ def answers(folder: Path) -> list[str]:
 
 def test_what_is_shown_first_is_what_is_moved_and_every_answer_stays(folder: Path) -> None:
     before = answers(folder)
+    run(folder, "evidence", "key")
+    run(folder, "evidence", "checkpoint")
     size = (folder / "log" / "log.sqlite").stat().st_size
     shown = said(folder, "--dry-run")
     assert (shown["dry_run"], shown["given_back"]) == (True, None)
@@ -84,7 +86,9 @@ def test_what_is_shown_first_is_what_is_moved_and_every_answer_stays(folder: Pat
     ]
     assert (turns["moved"], turns["pack_bytes"]) == (MOVED, shown["pack_bytes"])
     assert said(folder, "--apply")["packs"] == []
-    run(folder, "check")
+    checked = json.loads(run(folder, "check", "--json").splitlines()[-1])
+    assert checked["ok"]
+    assert checked["evidence"], "what was signed before is there after"
     run(folder, "backup", "copy")
     shutil.rmtree(folder / "log")
     ran = inside("restore", "copy", "--log", "log", cwd=folder)

@@ -43,7 +43,8 @@ async def measure(folder: Path, rounds: int, turns: int) -> list[dict[str, Any]]
     before = _taken(folder)
     packs, seconds = await _moved(url, store)
     after = _taken(folder)
-    warm, cold = [], []
+    warm: list[tuple[float, float]] = []
+    cold: list[tuple[float, float]] = []
     for seed in range(rounds):
         for name, found in (("warm", warm), ("log", cold)):
             log = await open_event_log(str(folder / name))
