@@ -1,12 +1,13 @@
 """Questions with names: files of one SELECT each, with typed parameters, in analytics/sql.
 
 A file begins with `-- one sentence.`, then comes `-- group NAME`, one of `GROUPS`, then
-`-- param NAME: TYPE = DEFAULT` lines (no default: it must be given; the time `any` is NULL).
+`-- param NAME: TYPE = DEFAULT` lines (no default: it must be given; `any` of a time or number is NULL).
 `-- reads one conversation` says that nothing outside `$conversation` matters, so that the other
 conversations need not be decoded. The conversation `latest` is the one that was appended to last.
 `-- waits for KINDS events` names what no program writes yet; until then there is nothing to show.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 from madlog.analytics.as_of import parse_time
 from madlog.analytics.conversation_view import NoConversation, latest_conversation
-from madlog.analytics.errors import BadParameter, UnknownQuestion
+from madlog.analytics.errors import BadParameter, UnknownEvent, UnknownQuestion
 from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.sql import MEMORY_LIMIT, Result, query
 from madlog.analytics.tables import LogSource, Source
@@ -35,7 +36,12 @@ __all__ = (
     "questions",
 )
 
-_PARAM = re.compile(r"-- param ([a-z_]+): (text|integer|number|boolean|time)(?: = (.*))?")
+_PARAM = re.compile(
+    r"-- param ([a-z_]+): (text|integer|number|boolean|time|one of [a-z, ]+?)(?: = (.*))?"
+)
+# More than anybody counts, and so little that no sum of days or seconds with it overflows.
+_COUNT_MAX = 1_000_000
+_ONE_OF = "one of "
 _ONE = "-- reads one conversation"
 _GROUP = "-- group "
 _WAITS = "-- waits for "
@@ -61,10 +67,15 @@ class Parameter:
 
     def value(self, text: str) -> Any:
         """Return the value that a text stands for; raises BadParameter."""
+        if self.type.startswith(_ONE_OF):
+            if text.strip() not in self.type.removeprefix(_ONE_OF).split(", "):
+                raise BadParameter(f"{self.name}={text[:80]!r} is not {self.type}")
+            return text.strip()
+        read, what = _TYPES[self.type]
         try:
-            return _TYPES[self.type](text.strip())
+            return read(text.strip())
         except ValueError as error:
-            raise BadParameter(f"{self.name}={text[:80]!r} is not of type {self.type}") from error
+            raise BadParameter(f"{self.name}={text[:80]!r} is not {what}") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +108,27 @@ def _moment(text: str) -> datetime | None:
     return datetime.fromtimestamp(parse_time(text) / 1_000_000, UTC).replace(tzinfo=None)
 
 
-_TYPES: dict[str, Callable[[str], Any]] = {
-    "text": str,
-    "integer": int,
-    "number": float,
-    "boolean": _boolean,
-    "time": _moment,
+def _count(text: str) -> int:
+    if not 0 <= int(text) <= _COUNT_MAX:
+        raise ValueError(text)
+    return int(text)
+
+
+def _number(text: str) -> float | None:
+    if text == "any":
+        return None
+    if not math.isfinite(float(text)):
+        raise ValueError(text)
+    return float(text)
+
+
+# How a text of each type is read, and what it must be.
+_TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
+    "text": (str, "a text"),
+    "integer": (_count, f"a whole number from 0 to {_COUNT_MAX:,}"),
+    "number": (_number, "a number"),
+    "boolean": (_boolean, "true or false"),
+    "time": (_moment, "a time: write it as 2026-11-24T12:00:00, in UTC, or `any`"),
 }
 
 
@@ -192,7 +218,7 @@ async def ask(
 
     `source` gives the tables of a caller who has them already.
 
-    Raises UnknownQuestion, BadParameter, NoConversation.
+    Raises UnknownQuestion, BadParameter, NoConversation, UnknownEvent.
     """
     asked = question(name)
     values = _given(asked, params or {})
@@ -213,6 +239,11 @@ async def ask(
     )
     if one is not None and result.table.num_rows == 0:
         await _require(log, one, as_of, source)
+    if "event" in values and result.table.num_rows == 0:
+        raise UnknownEvent(
+            f"the log holds no event {values['event'][:80]!r}: name one by its event_id, as "
+            '`madlog sql "select event_id from events"` shows them'
+        )
     return result
 
 

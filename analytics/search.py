@@ -218,7 +218,7 @@ class SearchIndex:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             self._file.interrupt()
-            await asyncio.wait([task])
+            await asyncio.gather(task, return_exceptions=True)
             raise
 
 

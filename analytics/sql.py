@@ -163,7 +163,7 @@ class _Asked:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             self.con.interrupt()
-            await asyncio.wait([task])
+            await asyncio.gather(task, return_exceptions=True)
             raise
 
     def _guarded(self, work: Callable[[], T]) -> T:

@@ -1,6 +1,6 @@
 -- How much was going on: turns, tool calls, conversations and senders by hour, day or month.
 -- group agents
--- param by: text = day
+-- param by: one of hour, day, week, month, year = day
 WITH acts AS (
     SELECT date_trunc($by, occurred_at) AS period, conversation_id, sender, 1 AS turns, 0 AS calls
     FROM turns

@@ -1,9 +1,16 @@
 -- What holds for an agent: orders in force, the model it is decided by, its processes; with --as-of, then.
 -- group agents
 -- param agent: text
-WITH orders AS (
+WITH seen AS (
+    -- The log's own time, so that the answer as of a position never changes.
+    SELECT max(seen_at) AS newest FROM (
+        SELECT appended_at AS seen_at FROM control
+        UNION ALL SELECT appended_at FROM turns
+        UNION ALL SELECT appended_at FROM decisions
+    )
+), orders AS (
     -- The newest word of each kind counts; what ended by its own time is not in force.
-    SELECT *, max(occurred_at) OVER () AS newest
+    SELECT *
     FROM control
     WHERE target IN ($agent, 'all') AND command IN ('stop', 'start', 'override', 'flag', 'budget')
 ), standing AS (
@@ -12,7 +19,7 @@ WITH orders AS (
     QUALIFY row_number() OVER (
         PARTITION BY target, CASE command WHEN 'start' THEN 'stop' ELSE command END, tier, name
         ORDER BY "offset" DESC
-    ) = 1 AND (expires_at IS NULL OR expires_at > newest)
+    ) = 1 AND (expires_at IS NULL OR expires_at > (SELECT newest FROM seen))
 ), served AS (
     SELECT mode, tier, model_version, model_id, occurred_at,
         min(occurred_at) OVER (PARTITION BY mode, tier, model_id) AS since

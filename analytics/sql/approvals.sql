@@ -2,14 +2,17 @@
 -- group security
 WITH asked AS (
     SELECT about_id, occurred_at, target, value, expires_at, conversation_id
-    FROM control WHERE command = 'ask'
+    FROM control
+    -- What does not say an act asks for nothing: the guards pass over it too.
+    WHERE command = 'ask' AND expires_at IS NOT NULL
+        AND CASE WHEN json_valid(value) THEN value->>'action' END IS NOT NULL
     QUALIFY row_number() OVER (PARTITION BY about_id ORDER BY "offset") = 1
 ), answered AS (
     -- The first answer counts; an approval after the time was up changes nothing.
     SELECT c.about_id, c.command, c.sender, c.occurred_at, c.reason
     FROM control c JOIN asked a ON a.about_id = c.about_id
     WHERE c.command IN ('refuse', 'expire')
-        OR (c.command = 'approve' AND (a.expires_at IS NULL OR c.occurred_at <= a.expires_at))
+        OR (c.command = 'approve' AND c.occurred_at < a.expires_at)
     QUALIFY row_number() OVER (PARTITION BY c.about_id ORDER BY c."offset") = 1
 )
 SELECT a.occurred_at AS asked_at, a.target AS agent, a.value->>'action' AS action,

@@ -1,11 +1,10 @@
 -- Turns by content class (deterministic, fixed, prose, mixed), by day or by agent.
 -- group agents
--- param by: text = day
+-- param by: one of day, agent = day
 WITH told AS (
     SELECT content_class, CASE $by
         WHEN 'day' THEN strftime(occurred_at, '%Y-%m-%d')
         WHEN 'agent' THEN sender
-        ELSE error('by is one of day, agent')
     END AS part
     FROM turns
 )

@@ -1,6 +1,6 @@
 -- Turns whose decision by a cheap tier a higher tier contradicted later, and what that chose.
 -- group routing
--- param tier: text = dtr
+-- param tier: one of dtr, lppm = dtr
 WITH told AS (
     SELECT about_id, judged_by, causation_id AS evidence, extra, occurred_at
     FROM outcomes

@@ -13,8 +13,8 @@ WITH grown AS (
         CASE WHEN $days < 1 THEN error('days is at least 1')
             ELSE least($days, date_diff('day', min(day), any_value(last_day)) + 1)
         END AS over_days,
-        coalesce(sum(events) FILTER (day > last_day - to_days($days::INTEGER)), 0) AS events_lately,
-        coalesce(sum(bytes) FILTER (day > last_day - to_days($days::INTEGER)), 0) AS bytes_lately
+        coalesce(sum(events) FILTER (date_diff('day', day, last_day) < $days), 0) AS events_lately,
+        coalesce(sum(bytes) FILTER (date_diff('day', day, last_day) < $days), 0) AS bytes_lately
     FROM grown
     GROUP BY topic
 ), told AS (

@@ -1,6 +1,6 @@
 -- How the log grows: events and bytes of payload by topic and period of appending, and in all.
 -- group cost
--- param by: text = day
+-- param by: one of hour, day, week, month, year = day
 WITH grown AS (
     SELECT date_trunc($by, appended_at) AS period, topic, count(*) AS events,
         sum(strlen(payload::VARCHAR))::BIGINT AS payload_bytes

@@ -1,13 +1,12 @@
 -- How long decisions took, and from sending a live turn to its delivery, by tier, agent or hour.
 -- group cost
--- param by: text = tier
+-- param by: one of tier, agent, hour = tier
 WITH told AS (
     SELECT d.mode, d.duration_us,
         CASE $by
             WHEN 'tier' THEN d.tier
             WHEN 'agent' THEN d.recipient
             WHEN 'hour' THEN strftime(d.occurred_at, '%Y-%m-%d %H:00')
-            ELSE error('by is one of tier, agent, hour')
         END AS part,
         -- A delivery is appended in one transaction with its decision.
         CASE WHEN d.mode = 'live' AND t.traffic = 'live'

@@ -1,13 +1,12 @@
 -- What the cheap tiers save: model calls, tokens and dollars, by what the log's calls took.
 -- group cost
--- param usd_in: number = nan
--- param usd_out: number = nan
+-- param usd_in: number = any
+-- param usd_out: number = any
 WITH priced AS (
     -- Dollars: at the price given for all models, else at the price list's for the model and the
     -- time of the call, else what the call is known to have cost.
     SELECT c.model, tokens_in, tokens_out, coalesce(
-        (tokens_in * CASE WHEN NOT isnan($usd_in::DOUBLE) THEN $usd_in END
-            + tokens_out * CASE WHEN NOT isnan($usd_out::DOUBLE) THEN $usd_out END) / 1e6,
+        (tokens_in * $usd_in::DOUBLE + tokens_out * $usd_out::DOUBLE) / 1e6,
         (tokens_in * p.usd_per_million_in + tokens_out * p.usd_per_million_out) / 1e6,
         cost_usd
     ) AS usd

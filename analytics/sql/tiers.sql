@@ -1,6 +1,6 @@
 -- Which tier settled what share, promised against delivered error; by mode, MAD or day.
 -- group routing
--- param by: text = mode
+-- param by: one of mode, mad, day = mode
 WITH lived AS (
     SELECT conversation_id, CASE WHEN bool_or(traffic = 'imported') THEN 'imported'
         WHEN bool_or(traffic = 'scripted') THEN 'scripted' ELSE 'live' END AS traffic
@@ -19,7 +19,6 @@ WITH lived AS (
             WHEN 'mode' THEN NULL
             WHEN 'mad' THEN d.recipient
             WHEN 'day' THEN strftime(d.occurred_at, '%Y-%m-%d')
-            ELSE error('by is one of mode, mad, day')
         END AS part
     FROM decisions d LEFT JOIN turns t ON t.event_id = d.turn_id
     LEFT JOIN lived l ON l.conversation_id = d.conversation_id

@@ -2,7 +2,7 @@
 -- group conversations
 -- param people: boolean = false
 WITH kinds AS (
-    SELECT name, arg_max(kind, since) AS kind FROM (
+    SELECT name, arg_max(kind, (since, kind)) AS kind FROM (
         SELECT sender AS name, sender_kind AS kind, appended_at AS since FROM turns
         UNION ALL
         SELECT participant, participant_kind, appended_at FROM conversation_changes

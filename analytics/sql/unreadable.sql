@@ -1,6 +1,6 @@
 -- Turns that people cannot read, by sender and week: hidden, encoded or undecodable text.
 -- group security
--- param by: text = week
+-- param by: one of hour, day, week, month, year = week
 WITH judged AS (
     -- The rules that no agent may break, as the guards apply them: docs/guards.md.
     SELECT sender, date_trunc($by, occurred_at) AS period, occurred_at, event_id, CASE

@@ -29,7 +29,7 @@ GIVEN = {
     "agent": "bot",
     "role": "bot",
     "person": "anna",
-    "event": eid(3),
+    "event": eid(1),
     "correlation": "r1",
 }
 
@@ -37,9 +37,11 @@ GIVEN = {
 class Kept:
     """Tables that were read once, for every question."""
 
-    def __init__(self, tables: Tables, first: str) -> None:
+    def __init__(self, tables: Tables) -> None:
         self._tables = tables
-        self.first = first
+        turns = tables.kinds["Turn"].rows
+        self.first = min(turns["conversation_id"].to_pylist())
+        self.event = turns["event_id"][0].as_py()
 
     async def tables(self, names: Collection[str], end: Vector) -> Tables:
         return Tables({name: self._tables.kinds[name] for name in names})
@@ -55,7 +57,7 @@ def recorded() -> Kept:
         await import_file(log, TAU, "tau-bench")
         end = await log.log.end(await log.log.topics())
         tables = await LogSource(log).tables(KINDS, end)
-        return Kept(tables, min(tables.kinds["Turn"].rows["conversation_id"].to_pylist()))
+        return Kept(tables)
 
     return asyncio.run(read())
 
@@ -89,7 +91,7 @@ async def test_every_question_can_be_asked_as_of_a_position_and_over_a_lake(
 
 # The recorded runs hold no models, decisions, tokens or faults, and nobody gave orders in them.
 SILENT = {
-    "conversations": {"root-cause", "trace", "unacknowledged"},
+    "conversations": {"trace", "unacknowledged"},
     "agents": {"agent-state", "instances"},
     "routing": {one.name for one in of("routing")},
     "learning": {one.name for one in of("learning")} - {"sequences", "training-data"},
@@ -103,7 +105,13 @@ SILENT = {
 @pytest.mark.parametrize("group", GROUPS)
 async def test_every_question_runs_on_recorded_runs(recorded: Kept, group: str) -> None:
     log = await EventLog.open(MemoryLog())
-    given = {"conversation": recorded.first, "agent": "agent", "role": "agent", "person": "user"}
+    given = {
+        "conversation": recorded.first,
+        "agent": "agent",
+        "role": "agent",
+        "person": "user",
+        "event": recorded.event,
+    }
     silent = set()
     for one in of(group):
         named = {p.name for p in one.parameters}

@@ -197,6 +197,8 @@ CASES = (
                 )
                 for n in (1, 2, 3, 4)
             ),
+            # It asks for nothing that could be done, so nothing waits.
+            ordered(5, "ask", about_id=eid(105), value="no JSON", expires_at=60_000_000),
             ordered(2_001, "approve", about_id=eid(101)),
             ordered(2_002, "refuse", about_id=eid(102), reason="no"),
             ordered(90_000, "approve", about_id=eid(103)),

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-import pytest
 from tests.unit.history import history
 from tests.unit.test_questions import DAY, about, answer, call, decision, eid, log_of, turn
 from tests.unit.test_retrospect import log_of as history_log
 from tests.unit.test_retrospect import settings
 
-from madlog.analytics.errors import BadSql
 from madlog.processors.retrospect.job import Retrospector
 from madlog.schemas import Decision, Source, Turn
 
@@ -54,8 +52,6 @@ async def test_shares_are_told_by_mad_and_by_day() -> None:
         ("1970-01-01", "imperator", 1, 0.5),
         ("1970-01-02", "dtr", 1, 1.0),
     ]
-    with pytest.raises(BadSql, match="mode, mad, day"):
-        await answer(log, "tiers", by="week")
 
 
 async def test_it_says_what_traffic_it_is_of() -> None:

@@ -104,6 +104,7 @@ def _options(
 _WRONG_USE: Any = next(
     base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException"
 )
+_INTERRUPTED = 130
 
 
 def main() -> None:
@@ -115,6 +116,8 @@ def _run() -> int:
     try:
         code = app(standalone_mode=False)
         sys.stdout.flush()
+        if code == _INTERRUPTED:  # typer makes that of Ctrl-C
+            raise KeyboardInterrupt
     except typer.Exit as error:
         return error.exit_code
     except _WRONG_USE as error:
@@ -125,7 +128,7 @@ def _run() -> int:
         return 2
     except (KeyboardInterrupt, typer.Abort, EOFError):
         note("madlog: interrupted; everything that was acknowledged is kept")
-        return 130
+        return _INTERRUPTED
     except BrokenPipeError:
         # The reader went away (head, less): that is not our failure, but nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
