@@ -1,7 +1,7 @@
 """Questions with names: files of one SELECT each, with typed parameters, in analytics/sql.
 
 A file begins with `-- one sentence.`, then comes `-- group NAME`, one of `GROUPS`, then
-`-- param NAME: TYPE = DEFAULT` lines (no default: it must be given; `any` of a time or number is NULL).
+`-- param NAME: TYPE = DEFAULT` lines (no default: it must be given; a time or number `any`: NULL).
 `-- reads one conversation` says that nothing outside `$conversation` matters, so that the other
 conversations need not be decoded. The conversation `latest` is the one that was appended to last.
 `-- waits for KINDS events` names what no program writes yet; until then there is nothing to show.
