@@ -32,6 +32,8 @@ _COLUMNS = {
     "error": "VARCHAR",
 }
 _KINDS = {"turn": "turns", "call": "calls", "result": "results"}
+# Sorted files are worth it only where a look-up can pass over most of their groups.
+_ROW_GROUP = 10_240
 _ONLY: dict[str, Any] = {"autoinstall_known_extensions": False, "memory_limit": "2GB"}
 
 
@@ -83,7 +85,8 @@ class Parquet:
         for kind, table in _KINDS.items():
             self._con.execute(
                 f"COPY (SELECT * FROM lines WHERE kind = '{kind}' ORDER BY conversation_id, seq) "
-                f"TO '{self._folder / table}.parquet' (FORMAT parquet, COMPRESSION zstd)"
+                f"TO '{self._folder / table}.parquet' "
+                f"(FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE {_ROW_GROUP})"
             )
         self._con.execute("DROP TABLE lines")
 
