@@ -260,50 +260,60 @@ class Mover:
         file, tp = self._file, pack.tp
         name = f"{tp.topic}/{tp.partition}/{one.first}-{one.end}.{pack.sha256[:16]}.pack"
 
-        def written(connection: apsw.Connection) -> str:
-            where = self._folder.write(name, one.content)
-            content = self._folder.read(where)
+        def written(connection: apsw.Connection) -> bool:
+            self._folder.write(name, one.content)
+            content = self._folder.read(name)
             with _one_moment(connection):
                 if cold_end(connection, place.id) > one.first:
-                    return ""  # another process was faster
+                    return False  # another process was faster
                 whole = _sha256(content).hexdigest() == pack.sha256
                 if not whole or not same_as_stored(connection, place, one, content):
-                    raise self._folder.gone(where, "other bytes came back")
-            return where
+                    raise self._folder.gone(name, "other bytes came back")
+            return True
 
-        where = await file.readers.run(written)
-        if not where:
+        if not await file.readers.run(written):
             return None
-        pack = pack._replace(place=_below(file.opening.path.parent, where))
+        pack = pack._replace(place=self._named(name))
         moved = await file.writer.call(
             lambda appender: name_pack(
-                appender, place, one, pack, lambda: self._folder.size(where) == pack.size
+                appender, place, one, pack, lambda: self._folder.size(name) == pack.size
             )
         )
         return pack if moved else None
 
+    def _named(self, name: str) -> str:
+        """Return a pack's place: relative where it is in the log's folder, which may move."""
+        place, folder = self._folder.place(name), self._file.opening.path.parent
+        if "://" in place or not Path(place).is_relative_to(folder):
+            return place
+        return str(Path(place).relative_to(folder))
+
     async def sweep(self) -> None:
-        """Remove packs that no log names, an hour after they were written."""
-        before_us = self._file.clock.now_us() - _SWEPT_AFTER_US
-        old = await self._file.readers.run(lambda connection: self._folder.older_than(before_us))
+        """Remove what a crash left, an hour after it was written.
+
+        Whole packs only below the log's own folder: elsewhere a copy of this log, which has moved
+        other ranges than this one, may keep its packs too.
+        """
+        file = self._file
+        before_us = file.clock.now_us() - _SWEPT_AFTER_US
+        own = self._folder.is_below(file.opening.path.parent)
+        old = await file.readers.run(lambda _: self._folder.older_than(before_us, whole=own))
         if not old:
             return
-        folder = self._file.opening.path.parent
 
         def remove(appender: Appender) -> None:
-            named = {pack.place for pack in packs_of(appender.connection)}
-            for place in old:
-                if _below(folder, place) not in named:
-                    self._folder.remove(place)
+            # By their ends: a folder may be named in more than one way.
+            named = {_end_of(pack.place) for pack in packs_of(appender.connection)}
+            for name in old:
+                if _end_of(name) not in named:
+                    self._folder.remove(name)
 
-        await self._file.writer.call(remove)
+        await file.writer.call(remove)
 
 
-def _below(folder: Path, place: str) -> str:
-    """Return a place as it is named: relative where it is in the log's folder, which may move."""
-    if "://" in place or not Path(place).is_relative_to(folder):
-        return place
-    return str(Path(place).relative_to(folder))
+def _end_of(place: str) -> tuple[str, ...]:
+    """Return TOPIC, PARTITION and the file's own name."""
+    return tuple(place.rsplit("/", 3)[-3:])
 
 
 def give_back(folder: Path, least: float = 0.2) -> int | None:

@@ -8,6 +8,7 @@ Where each block is stands in the log's file (_embedded_cold.py).
 import os
 import posixpath
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from struct import Struct
@@ -208,9 +209,17 @@ class PackFolder:
         names = self._files.protocol
         self.local = "file" in ((names,) if isinstance(names, str) else names)
 
-    def write(self, path: str, content: bytes) -> str:
-        """Write a pack: a name of its own first, made durable, then its name; return its place."""
-        target = posixpath.join(self._root, path)
+    def place(self, name: str) -> str:
+        """Return where a pack of that name is, as the log names it."""
+        path = self._path(name)
+        return path if self.local else str(self._files.unstrip_protocol(path))
+
+    def _path(self, name: str) -> str:
+        return posixpath.join(self._root, name)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a pack: under another name first, made durable, then its name."""
+        target = self._path(name)
         partial = f"{target}.{self._random(8).hex()}{_PARTIAL}"
         try:
             self._files.makedirs(posixpath.dirname(target), exist_ok=True)
@@ -221,17 +230,17 @@ class PackFolder:
                 else:
                     self._files.mv(partial, target)
             except BaseException:
-                self._forget(partial)
+                with suppress(OSError):  # a later sweep finds it
+                    self._files.rm(partial)
                 raise
             if self.local:  # the folders may be new, each a name in the one above
                 for folder in [*Path(target).parents][:4]:
                     sync_folder(folder)
         except OSError as error:
             raise LogUnavailable(
-                f"{path} cannot be written to {self.base} ({error.strerror or error}): nothing of "
+                f"{name} cannot be written to {self.base} ({error.strerror or error}): nothing of "
                 "it was moved, and the log is as it was; make room, then try again"
             ) from error
-        return target if self.local else str(self._files.unstrip_protocol(target))
 
     def _put(self, path: str, content: bytes) -> None:
         with self._files.open(path, "wb") as file:
@@ -240,54 +249,52 @@ class PackFolder:
                 file.flush()
                 os.fsync(file.fileno())
 
-    def _forget(self, path: str) -> None:
-        try:
-            if self._files.exists(path):
-                self._files.rm(path)
-        except OSError:
-            pass  # a later sweep finds it
-
-    def read(self, place: str) -> bytes:
+    def read(self, name: str) -> bytes:
         """Return the bytes of a pack; raises LogUnavailable."""
         try:
-            return bytes(self._files.cat_file(self._files._strip_protocol(place)))
+            return bytes(self._files.cat_file(self._path(name)))
         except OSError as error:
-            raise self.gone(place, error) from error
+            raise self.gone(name, error) from error
 
-    def size(self, place: str) -> int | None:
-        """Return how many bytes a pack has, None where it is not there."""
+    def size(self, name: str) -> int | None:
+        """Return how many bytes a pack has, None where it is not there; raises LogUnavailable."""
         try:
-            return int(self._files.size(self._files._strip_protocol(place)))
+            return int(self._files.size(self._path(name)))
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise self.gone(place, error) from error
+            raise self.gone(name, error) from error
 
-    def gone(self, place: str, error: object) -> LogUnavailable:
+    def gone(self, name: str, error: object) -> LogUnavailable:
         """Return what to say where a pack cannot be found again after it was written."""
         return LogUnavailable(
-            f"{place} was written and cannot be read back ({error}): nothing of it was moved, and "
-            "the log is as it was; check the disk, then try again"
+            f"{name} was written to {self.base} and cannot be read back ({error}): nothing of it "
+            "was moved, and the log is as it was; check the disk, then try again"
         )
 
-    def older_than(self, time_us: int) -> list[str]:
-        """Return the places of packs, and of what is left of any, last written before a time."""
+    def is_below(self, folder: Path) -> bool:
+        """Tell whether these are files below a folder of this machine."""
+        return self.local and Path(self._root).resolve().is_relative_to(folder.resolve())
+
+    def older_than(self, time_us: int, *, whole: bool) -> list[str]:
+        """Return the names of what is left of packs, or of `whole` ones too, as old as that."""
         try:
             found = self._files.find(self._root)
         except FileNotFoundError:
             return []
-        places = []
-        for name in found:
-            if not name.endswith((_SUFFIX, _PARTIAL)):
+        names = []
+        for path in found:
+            if not path.endswith((_SUFFIX, _PARTIAL) if whole else _PARTIAL):
                 continue
             try:
-                modified_us = int(self._files.modified(name).timestamp() * 1_000_000)
+                modified_us = int(self._files.modified(path).timestamp() * 1_000_000)
             except FileNotFoundError:
-                continue
+                continue  # another process has swept it
             if modified_us < time_us:
-                places.append(name if self.local else str(self._files.unstrip_protocol(name)))
-        return places
+                names.append(posixpath.relpath(path, self._root))
+        return names
 
-    def remove(self, place: str) -> None:
-        """Remove a file; nothing happens where it is gone."""
-        self._forget(self._files._strip_protocol(place))
+    def remove(self, name: str) -> None:
+        """Remove a file; nothing happens where it is gone, or cannot be removed yet."""
+        with suppress(OSError):
+            self._files.rm(self._path(name))

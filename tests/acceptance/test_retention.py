@@ -112,10 +112,10 @@ def test_moving_can_be_interrupted_and_goes_on(
     monkeypatch.setattr(_embedded_moving, "_PACK_RECORDS", 80)
     write = PackFolder.write
 
-    def interrupted(to: PackFolder, path: str, content: bytes) -> str:
+    def interrupted(to: PackFolder, name: str, content: bytes) -> None:
         if list(folder.rglob("*.pack")):
             raise KeyboardInterrupt
-        return write(to, path, content)
+        write(to, name, content)
 
     monkeypatch.setattr(PackFolder, "write", interrupted)
     ran = inside("retention", "--apply", *COLD, "--log", "log", cwd=folder)

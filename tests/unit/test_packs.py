@@ -239,13 +239,12 @@ async def test_two_that_move_at_once_move_each_record_once(
     first: list[Pack] = []
     moving = log.move_cold(Vector({PLACE: 50}), f"{log.url}/lake/cold", bytes_min=0)
 
-    def slow(folder: PackFolder, path: str, content: bytes) -> str:
+    def slow(folder: PackFolder, name: str, content: bytes) -> None:
         # The other is done with the same records when this one has written its pack.
         monkeypatch.undo()
-        where = folder.write(path, content)
+        folder.write(name, content)
         done = asyncio.run_coroutine_threadsafe(move(other, 40), loop).result()
         first.extend(done)
-        return where
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(PackFolder, "write", slow)
@@ -280,18 +279,29 @@ async def test_free_pages_are_used_again_and_given_back_when_nobody_has_the_log(
     await log.close()
 
 
-async def test_what_no_log_names_is_swept_an_hour_later(tmp_path: Path) -> None:
-    log = await made(tmp_path, 30)
-    [pack] = await move(log, 10)
-    left = tmp_path / "lake" / "cold" / TOPIC / "0" / "10-20.0123456789abcdef.pack"
-    left.write_bytes(b"what a crash left")
+@pytest.mark.parametrize("where", ["log/lake/cold", "elsewhere/cold"])
+async def test_what_a_crash_left_is_swept_an_hour_later_and_no_pack_that_a_log_may_name(
+    where: str, tmp_path: Path
+) -> None:
+    log, into = await made(tmp_path / "log", 30), str(tmp_path / where)
+    [pack] = await move(log, 10, into)
+    folder = tmp_path / where / TOPIC / "0"
+    partial = folder / "10-20.0123456789abcdef.pack.0123.partial"
+    whole = folder / "10-20.0123456789abcdef.pack"
+    named = tmp_path / "log" / pack.place
     now_s = log.clock.now_us() / 1e6
-    for path, age_s in ((left, 3_000), (tmp_path / pack.place, 9_000)):
+    for path, age_s in ((partial, 3_000), (whole, 3_000), (named, 9_000)):
+        path.touch()
         os.utime(path, (now_s - age_s, now_s - age_s))
-    await move(log, 15)
-    assert left.exists()
-    os.utime(left, (now_s - 4_000, now_s - 4_000))
-    await move(log, 20)
-    assert not left.exists()
+    await move(log, 15, into)
+    assert partial.exists()
+    for path in (partial, whole):
+        os.utime(path, (now_s - 4_000, now_s - 4_000))
+    # The same folder under another name: what is named stays named.
+    (tmp_path / "link").symlink_to(tmp_path / where)
+    await move(log, 20, str(tmp_path / "link"))
+    assert not partial.exists()
+    # Another log, a copy of this one, may have its packs outside the log's folder.
+    assert whole.exists() == (where == "elsewhere/cold")
     assert [damage async for damage in log.check()] == []
     await log.close()

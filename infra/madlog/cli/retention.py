@@ -190,6 +190,8 @@ def _tell(
         f"{verb} {total['records']:,} records: {total['bytes']:,} bytes become "
         f"{total['pack_bytes']:,} in {len(packs)} packs"
     )
+    for because in sorted({one.because for one in limits} - {"not that old"}):
+        note(f"what is {because} stays where it is")
     if dry_run:
         note("next: madlog retention --apply")
     elif freed is None:
