@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.bench import null_promises, null_run
+from tests.bench import null_promises, null_run, null_turns
 from tests.bench.null_postgres import copy_rows, insert
 from tests.bench.null_turns import Said
 
@@ -16,11 +16,12 @@ async def test_answers_are_equal_and_without_a_server_a_row_says_how_to_name_one
         return []
 
     monkeypatch.setattr(null_promises, "found", none)
+    monkeypatch.setattr(null_turns, "_WORDS", 200)
     few: dict[str, Any] = {"_LOADED": 200, "_SINGLE": 2, "_BATCHES": 1, "_TAIL": 50, "_FRESH": 1}
     few["_QUESTIONS"] = null_run._QUESTIONS[4:]  # those that the two ask in other words
     for name, value in few.items():
         monkeypatch.setattr(null_run, name, value)
-    *rows, skipped = await null_run.measure(tmp_path, 1, 320, None)
+    *rows, skipped = await null_run.measure(tmp_path, 1, 50, None)
     # Raises where the two give other answers.
     assert all(row["ours"] > 0 and row["baseline"] > 0 for row in rows)
     assert skipped["met"] == "skipped"
