@@ -4,10 +4,10 @@ import hashlib
 import re
 from collections.abc import Callable, Iterator
 from functools import partial
-from zlib import crc32
 
 import apsw
 
+from madlog.topics._embedded_check_ahead import Ahead, Written, as_written, misplaced
 from madlog.topics._embedded_cold import check_packs, cold_end
 from madlog.topics._embedded_reading import PartitionPlace, read_batch
 from madlog.topics._embedded_storage import (
@@ -16,7 +16,6 @@ from madlog.topics._embedded_storage import (
     StoredTopic,
     connect,
     encode_headers,
-    partition_of_key,
     partition_rows,
     record_table,
     stored_topics,
@@ -38,32 +37,43 @@ def check_file(opening: Opening, progress: Callable[[int], None] | None) -> Iter
     """Yield every damage in a log's file; `progress` is told how many records were looked at."""
     connection = connect(opening)
     try:
-        pages = _damaged_pages(connection)
-        trees = _trees(connection)
-        looked = 0
-        named: set[int] = set()
-        topics = stored_topics(connection)
-        for row in partition_rows(connection):
-            keyed = _keyed_partitions(topics[row.topic])
-            bad = [page for tree, page, _ in pages if trees.get(tree) == row.id]
-            page = bad[0] if len(set(bad)) == 1 else None
-            for damage, records in _check_partition(connection, row, keyed):
-                looked += records
-                if progress is not None and records:
-                    progress(looked)
-                if damage is None:
-                    continue
-                if page is not None and "checksum" not in damage.reason:
-                    named.add(page)
-                    damage = damage._replace(page=page)
-                yield damage
-        for _, page, message in pages:
-            if page not in named:
-                yield Damage("", 0, 0, 0, message, page or None)
-            if page:
-                named.add(page)
+        with Ahead(opening, _rows(connection)) as ahead:
+            yield from _check(connection, ahead, progress)
     finally:
         connection.close()
+
+
+def _check(
+    connection: apsw.Connection, ahead: Ahead, progress: Callable[[int], None] | None
+) -> Iterator[Damage]:
+    pages = _damaged_pages(connection)
+    trees = _trees(connection)
+    looked = 0
+    named: set[int] = set()
+    for row, keyed in _rows(connection):
+        bad = [page for tree, page, _ in pages if trees.get(tree) == row.id]
+        page = bad[0] if len(set(bad)) == 1 else None
+        for damage, records in _check_partition(connection, row, keyed, ahead):
+            looked += records
+            if progress is not None and records:
+                progress(looked)
+            if damage is None:
+                continue
+            if page is not None and "checksum" not in damage.reason:
+                named.add(page)
+                damage = damage._replace(page=page)
+            yield damage
+    for _, page, message in pages:
+        if page not in named:
+            yield Damage("", 0, 0, 0, message, page or None)
+        if page:
+            named.add(page)
+
+
+def _rows(connection: apsw.Connection) -> list[tuple[PartitionRow, int]]:
+    """Return the partitions, each with how many its topic has if a key's place is computed."""
+    topics = stored_topics(connection)
+    return [(row, _keyed_partitions(topics[row.topic])) for row in partition_rows(connection)]
 
 
 def _damaged_pages(connection: apsw.Connection) -> list[tuple[int, int, str]]:
@@ -104,7 +114,7 @@ def _trees(connection: apsw.Connection) -> dict[int, int]:
 
 
 def _check_partition(
-    connection: apsw.Connection, row: PartitionRow, keyed: int
+    connection: apsw.Connection, row: PartitionRow, keyed: int, ahead: Ahead
 ) -> Iterator[tuple[Damage | None, int]]:
     """Yield damages, and None with how many records were looked at since.
 
@@ -112,13 +122,18 @@ def _check_partition(
     """
     place = PartitionPlace(row.id, row.topic, row.partition, row.compacted)
     damaged = False
-    head, count, offset = yield from check_packs(connection, row, partial(_misplaced, row, keyed))
+    known = ahead.written(row)
+    if known is not None:
+        yield None, known.records
+        head, count, offset = known
+    else:
+        packs = check_packs(connection, row, partial(misplaced, row, keyed))
+        head, count, offset = yield from packs
     while offset < row.next_offset:
-        written = _as_written(connection, row, offset, head, keyed)
+        written = as_written(connection, row, Written(head, count, offset), keyed)
         if written is not None:
-            head, found, offset = written
-            count += found
-            yield None, found
+            yield None, written.records - count
+            head, count, offset = written
             continue
         batch = read_batch(connection, place, offset, row.next_offset, _RECORDS)
         for damage in batch.damages:
@@ -133,7 +148,7 @@ def _check_partition(
                 record.value,
             )
             head = _sha256(head + data).digest()
-            if wrong := _misplaced(row, keyed, record.key, record.offset):
+            if wrong := misplaced(row, keyed, record.key, record.offset):
                 yield wrong, 0
         count += len(batch.records)
         yield None, len(batch.records) + len(batch.damages)
@@ -142,42 +157,6 @@ def _check_partition(
         offset = batch.next_offset
     for reason in _disagreements(connection, row, head, count, damaged):
         yield Damage(row.topic, row.partition, row.next_offset, row.next_offset, reason), 0
-
-
-def _misplaced(row: PartitionRow, keyed: int, key: bytes, offset: int) -> Damage | None:
-    """Name a record whose key belongs in another of `keyed` partitions, if it does."""
-    if not keyed or partition_of_key(key, keyed) == row.partition:
-        return None
-    where = partition_of_key(key, keyed)
-    reason = f"its key belongs in partition {where}, so its order is not kept"
-    return Damage(row.topic, row.partition, offset, offset + 1, reason)
-
-
-def _as_written(
-    connection: apsw.Connection, row: PartitionRow, offset: int, head: bytes, keyed: int
-) -> tuple[bytes, int, int] | None:
-    """Return the chain's head after the next records, how many they are, and where to go on.
-
-    None where any is not as it was written: what is wrong, and where, is then read slowly.
-    """
-    stop = min(row.next_offset, offset + _RECORDS)
-    found = 0
-    try:
-        for at, key, value, headers, appended_at, crc in connection.execute(
-            f"SELECT offset, key, value, headers, appended_at, crc FROM {record_table(row.id)} "
-            "WHERE offset>=? AND offset<? ORDER BY offset",
-            (offset, stop),
-        ):
-            data = wire(at, appended_at, key, headers, value)
-            if crc32(data) != crc or (keyed and partition_of_key(key, keyed) != row.partition):
-                return None
-            head = _sha256(head + data).digest()
-            found += 1
-    except Exception:  # a damaged page, or a column that is no longer what it was
-        return None
-    if found < stop - offset and not row.compacted:
-        return None
-    return head, found, stop
 
 
 def _disagreements(

@@ -6,7 +6,9 @@ from pathlib import Path
 import apsw
 import pytest
 
-from madlog.topics._embedded_storage import wire
+from madlog.topics import _embedded_check, _embedded_check_ahead
+from madlog.topics._embedded_check_ahead import Ahead
+from madlog.topics._embedded_storage import Opening, connect, wire
 from madlog.topics.catalog import CATALOG, inbox, partition_for, state
 from madlog.topics.embedded import EmbeddedLog
 from madlog.topics.errors import LogUnavailable, UnsupportedByBackend
@@ -77,6 +79,50 @@ async def test_a_record_replaced_with_a_good_checksum_breaks_the_chain(tmp_path:
         (b"k", b"forged", b"", forged),
     )
     assert any("chain of hashes differs" in damage.reason for damage in await damages(tmp_path))
+
+
+async def test_a_second_process_finds_nothing_else_and_may_be_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await make(tmp_path)
+    change(tmp_path, "UPDATE r2 SET value=x'00' WHERE offset=3")
+    change(tmp_path, "UPDATE partitions SET count=count+1 WHERE id=3")
+    monkeypatch.setattr(_embedded_check_ahead, "_WORTH", 1)
+    connection = connect(Opening(tmp_path / "log.sqlite", read_only=True))
+    rows = _embedded_check._rows(connection)
+    connection.close()
+    with Ahead(Opening(tmp_path / "log.sqlite", read_only=True), rows) as ahead:
+        with ahead._changed:
+            assert ahead._changed.wait_for(lambda: ahead._ended, 60)
+        found = {row.id: ahead.written(row) for row, _ in rows}
+        assert [number for number, one in found.items() if one is None][:1] == [2]
+        for row, _ in rows:
+            one = found[row.id]
+            if one is not None:
+                assert one.offset == row.next_offset
+                assert one.head == row.head or row.compacted
+        await log.append([NewRecord(TOPIC, KEYS[0], b"since")])
+    killed = Killed(Opening(tmp_path / "log.sqlite"), rows)
+    monkeypatch.undo()
+    alone = [damage async for damage in log.check()]
+    assert len(alone) == 2
+    # What it says is taken up, also where records were appended since; what it does not say is
+    # looked at.
+    for known in (ahead, killed):
+        monkeypatch.setattr(_embedded_check, "Ahead", lambda *_, known=known: known)
+        looked: list[int] = []
+        assert [damage async for damage in log.check(looked.append)] == alone
+        assert looked[-1] == 121
+    await log.close()
+
+
+class Killed(Ahead):
+    """A second process that is gone before it said anything."""
+
+    def __enter__(self) -> "Killed":
+        assert self._process is not None
+        self._process.kill()
+        return self
 
 
 async def test_a_partition_that_says_it_ends_too_early_is_named(tmp_path: Path) -> None:
