@@ -28,23 +28,24 @@ _BYTES = 32 << 20
 class Scan:
     """Parquet files of equal columns, and the SELECT list that makes a table's columns of them.
 
-    Rows at or past `offset_end` are not part of the table, where one is given. `absent` stands for
-    columns that the files do not have.
+    Rows at or past `offset_end` are not part of the table, where one is given. `older` makes up for
+    columns that the files do not have, or have with fewer fields.
     """
 
     paths: tuple[str, ...]
     select: str
     offset_end: int | None = None
-    absent: str = ""
+    older: str = ""
 
     @property
     def sql(self) -> str:
         """The scan as a SELECT."""
         paths = ", ".join("'" + path.replace("'", "''") + "'" for path in self.paths)
         bound = "" if self.offset_end is None else f' WHERE "offset" < {self.offset_end}'
-        rows = f"read_parquet([{paths}])"
-        if self.absent:
-            rows = f"(SELECT *{self.absent} FROM {rows})"
+        # A folder that is called NAME=VALUE is no column.
+        rows = f"read_parquet([{paths}], hive_partitioning = false)"
+        if self.older:
+            rows = f"(SELECT *{self.older} FROM {rows})"
         return f"SELECT {self.select} FROM {rows}{bound}"
 
 

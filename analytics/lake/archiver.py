@@ -35,7 +35,6 @@ from madlog.topics import (
     Damage,
     EventLog,
     Fenced,
-    IdempotencyConflict,
     Membership,
     Record,
     TopicPartition,
@@ -143,12 +142,13 @@ class Archiver:
         """
         await self._log.ensure_topics([SYSTEM])
         await self._claim()
+        goal = await self._log.log.end(await self._topics()) if until_idle else None
         while stop is None or not stop.is_set():
             topics = await self._topics()
             membership = await self._log.log.join(GROUP, topics) if topics else None
             try:
                 while stop is None or not stop.is_set():
-                    done = membership is None or await self._pass(membership, until_idle, progress)
+                    done = membership is None or await self._pass(membership, goal, progress)
                     if until_idle and done:
                         await self.sweep()
                         return self.archived
@@ -171,9 +171,9 @@ class Archiver:
         if await check_lake(self._store, self._manifest):
             return
         if self._manifest.lake is None:
-            event = self._event(Range("", TopicPartition(SYSTEM, 0), 0, 0, (), (), 0), "lake", ())
-            with suppress(IdempotencyConflict):  # another archiver was first
-                await self._log.append([event])
+            nothing = Range("", TopicPartition(SYSTEM, 0), 0, 0, (), (), 0)
+            await self._log.append([self._event(nothing, ())])
+            # The first one counts, where another archiver appended one too.
             self._manifest = await read_manifest(self._log, self._manifest)
         await asyncio.to_thread(self._store.mark, str(self._manifest.lake))
 
@@ -183,7 +183,10 @@ class Archiver:
         return [name for name in wanted if name != SYSTEM]
 
     async def _pass(
-        self, membership: Membership, everything: bool, progress: Callable[[int], None] | None
+        self,
+        membership: Membership,
+        goal: Vector | None,
+        progress: Callable[[int], None] | None,
     ) -> bool:
         """Look at each partition that is ours; tells whether nothing was left to do."""
         # It is for the assignment; the records come from reading, which can be repeated.
@@ -192,23 +195,40 @@ class Archiver:
         # After the poll: what another archived before these became ours is on the log by now.
         self._manifest = await read_manifest(self._log, self._manifest)
         topics = {tp.topic for tp in ours}
-        start, end = await self._log.log.start(topics), await self._log.log.end(topics)
+        start = await self._log.log.start(topics)
+        end = await self._log.log.end(topics) if goal is None else goal
         idle = True
-        for tp in ours:
-            try:
-                since = max(self._manifest.archived_to(tp), start[tp])
-                if await self._archive(membership, tp, (since, end[tp]), everything):
+        for step in (self._archive_some, self._tidy):
+            # What cannot be merged keeps nothing from being archived, of no partition.
+            for tp in ours:
+                try:
+                    if await step(membership, tp, (start[tp], end.get(tp, 0)), goal is not None):
+                        idle = False
+                except Fenced:  # another has the partition now
+                    with suppress(Fenced):
+                        await membership.rewind(tp)
                     idle = False
-                await self._merge(membership, tp)
-                await self._restate(membership, tp)
-            except (Fenced, IdempotencyConflict):
-                # Another has the partition now, or was first: the manifest tells what counts.
-                with suppress(Fenced):
-                    await membership.rewind(tp)
-                idle = False
-            if progress is not None:
-                progress(self.archived.events)
+                if progress is not None:
+                    progress(self.archived.events)
         return idle
+
+    async def _archive_some(
+        self, membership: Membership, tp: TopicPartition, there: tuple[int, int], everything: bool
+    ) -> bool:
+        """Archive one range of each gap where it is time; tells whether there was one."""
+        some = False
+        for gap in list(self._manifest.gaps(tp, *there)):
+            # Before what is archived there are gaps where mad.system lost what said it was.
+            inner = gap[1] < there[1]
+            some = await self._archive(membership, tp, gap, everything or inner) or some
+        if some or not any(self._manifest.gaps(tp, *there)):
+            self._since.pop(tp, None)
+        return some
+
+    async def _tidy(self, membership: Membership, tp: TopicPartition, *_: object) -> bool:
+        await self._merge(membership, tp)
+        await self._restate(membership, tp)
+        return False
 
     async def _archive(
         self, membership: Membership, tp: TopicPartition, there: tuple[int, int], everything: bool
@@ -216,14 +236,10 @@ class Archiver:
         """Archive one range of what is there where it is time; tells whether there was one."""
         options = self._options
         start, end = there
-        if start >= end:
-            self._since.pop(tp, None)
-            return False
         now_us = self._log.log.clock.now_us()
         waited_us = now_us - self._since.setdefault(tp, now_us)
         if not everything and end - start < options.records_min and waited_us < options.age_s * _US:
             return False
-        self._since.pop(tp, None)
         reading = _Reading(RangeWriter(self._log.schemas, self._duckdb), start)
         await reading.read(self._log, tp, end, options)
         if reading.offset_end == start:
@@ -231,7 +247,7 @@ class Archiver:
         span = (start, reading.offset_end)
         files = await reading.writer.write(self._store, tp, span)
         new = Range("", tp, *span, tuple(files), tuple(reading.unreadable), 0)
-        await self._append(membership, new, f"{tp}@{start}")
+        await self._append(membership, new)
         done = self.archived
         done.ranges += 1
         done.events += reading.events
@@ -242,23 +258,20 @@ class Archiver:
             self._on_damage(Damage(tp.topic, tp.partition, at, end, reason))
         return True
 
-    async def _append(
-        self, membership: Membership, new: Range, key: str, over: Iterable[Range] = ()
-    ) -> None:
+    async def _append(self, membership: Membership, new: Range, over: Iterable[Range] = ()) -> None:
         """Append the event that makes a range count, and commit, all or nothing."""
         position = max(new.offset_end, self._manifest.archived_to(new.tp))
         commit = Commit(membership, Vector({new.tp: position}))
-        await self._log.transact([self._event(new, key, over)], commit)
+        await self._log.transact([self._event(new, over)], commit)
         self._manifest = await read_manifest(self._log, self._manifest)
 
-    def _event(self, new: Range, key: str, over: Iterable[Range]) -> RangeArchived:
+    def _event(self, new: Range, over: Iterable[Range]) -> RangeArchived:
         now_us = self._log.log.clock.now_us()
         return RangeArchived(
             event_id=new_event_id(now_us, self._random(10)),
             conversation_id=SYSTEM,
             sender=_SENDER,
             occurred_at=now_us,
-            idempotency_key=key,
             lake=self._manifest.lake or self._random(16).hex(),
             form=FORM,
             topic=new.tp.topic,
@@ -285,7 +298,7 @@ class Archiver:
         made = await asyncio.to_thread(merged, self._store, tp, span, files)
         unreadable = tuple(gap for one in some for gap in one.unreadable)
         new = Range("", tp, *span, tuple(made), unreadable, 0)
-        await self._append(membership, new, f"{tp}@{span[0]}/{some[-1].event_id}", some)
+        await self._append(membership, new, some)
 
     async def _restate(self, membership: Membership, tp: TopicPartition) -> None:
         """Say old ranges again before mad.system forgets them."""
@@ -295,7 +308,7 @@ class Archiver:
         before_us = self._log.log.clock.now_us() - kept_s * _US // 2
         for one in list(self._manifest.ranges.get(tp, ())):
             if one.archived_at < before_us:
-                await self._append(membership, one, f"{tp}@{one.offset}+{one.event_id}", [one])
+                await self._append(membership, one, [one])
 
     async def check(self) -> list[Flaw]:
         """Read every file of the lake and return those that are not what was archived."""
@@ -336,8 +349,7 @@ class Archiver:
                 span = (one.offset, one.offset_end)
                 files = await reading.writer.write(self._store, one.tp, span)
                 new = Range("", one.tp, *span, tuple(files), tuple(reading.unreadable), 0)
-                key = f"{one.tp}@{one.offset}={self._random(8).hex()}"
-                await self._append(membership, new, key, [one])
+                await self._append(membership, new, [one])
                 mended += 1
         finally:
             await membership.leave()

@@ -9,7 +9,7 @@ or fields that the columns do not have. Rows are sorted by conversation, then of
 """
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import cache, partial
 from typing import Any
 
@@ -34,11 +34,11 @@ from madlog.topics import LogEvent
 __all__ = (
     "FORM",
     "QUIET",
-    "absent",
     "columns_hash",
     "event_select",
     "file_schema",
     "new_builder",
+    "older",
     "packed",
     "select",
     "table_of",
@@ -194,10 +194,20 @@ def columns_hash(schema: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def absent(table: str, there: Collection[str]) -> str:
-    """Return what stands for the columns that came after a file was written: ', NULL AS …'."""
-    missing = [field for field in file_schema(table) if field.name not in there]
-    return "".join(f', NULL::{_sql_type(field.type)} AS "{field.name}"' for field in missing)
+def older(table: str, there: Any) -> str:
+    """Return what makes up for what came after files of a schema: ' REPLACE (…), NULL::… AS …'."""
+    columns = {field.name: field.type for field in there}
+    known = file_schema(table)
+    fewer = [field for field in known if columns.get(field.name, field.type) != field.type]
+    # A field that a struct has not yet is null in it.
+    casts = ", ".join(f'"{one.name}"::{_sql_type(one.type)} AS "{one.name}"' for one in fewer)
+    absent = [field for field in known if field.name not in columns]
+    nulls = [f', {_none(one.type)}::{_sql_type(one.type)} AS "{one.name}"' for one in absent]
+    return (f" REPLACE ({casts})" if casts else "") + "".join(nulls)
+
+
+def _none(type_: Any) -> str:
+    return "[]" if pa.types.is_list(type_) else "NULL"
 
 
 def _sql_type(arrow: Any) -> str:

@@ -111,7 +111,7 @@ class Manifest:
 
         Each partition of `end` is looked at from its low-water mark in `start`.
         """
-        gaps = {tp: list(self._gaps(tp, start.get(tp, 0), to)) for tp, to in end.items()}
+        gaps = {tp: list(self.gaps(tp, start.get(tp, 0), to)) for tp, to in end.items()}
         for number in range(max(map(len, gaps.values()), default=0)):
             some = {tp: spans[number] for tp, spans in gaps.items() if number < len(spans)}
             yield (
@@ -119,7 +119,8 @@ class Manifest:
                 Vector({tp: span[1] for tp, span in some.items()}),
             )
 
-    def _gaps(self, tp: TopicPartition, at: int, end: int) -> Iterator[tuple[int, int]]:
+    def gaps(self, tp: TopicPartition, at: int, end: int) -> Iterator[tuple[int, int]]:
+        """Yield the spans of a partition between two offsets that no range covers."""
         for one in self.ranges.get(tp, ()):
             if one.offset >= end:
                 break

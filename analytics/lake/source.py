@@ -1,13 +1,15 @@
 """A log's tables by way of its lake: files for what is archived, the log itself for the rest."""
 
 import asyncio
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
 
 from madlog.analytics.as_of import Place, event_topics, find_event
 from madlog.analytics.columns import ALL
+from madlog.analytics.errors import LakeDamaged
 from madlog.analytics.lake import layout
 from madlog.analytics.lake.archiver import check_lake
 from madlog.analytics.lake.manifest import File, Manifest, Range, read_manifest
@@ -20,8 +22,8 @@ from madlog.topics.log import OnDamage, log_damage
 __all__ = ("LakeSource",)
 
 _FIND = """
-SELECT topic, partition, "offset", epoch_us(appended_at) FROM read_parquet($1)
-WHERE event_id = $2 ORDER BY ALL LIMIT 1
+SELECT topic, partition, "offset", epoch_us(appended_at)
+FROM read_parquet($1, hive_partitioning = false) WHERE event_id = $2 ORDER BY ALL LIMIT 1
 """
 
 
@@ -47,7 +49,8 @@ class LakeSource:
         self._rows = LogSource(log, conversation=conversation, on_damage=on_damage)
         self._on_damage = on_damage
         self._manifest = manifest or Manifest()
-        self._columns: dict[tuple[str, str], list[str]] = {}
+        # By the hash of their names and types.
+        self._schemas: dict[str, Any] = {}
         self._checked = False
 
     async def tables(self, names: Collection[str], end: Vector) -> Tables:
@@ -55,54 +58,66 @@ class LakeSource:
 
         Raises LakeUnavailable, and LakeDamaged where a file is not what was archived.
         """
-        self._manifest = manifest = await read_manifest(self._log, self._manifest)
-        if any(manifest) and not self._checked:
-            await check_lake(self._store, manifest)
-            self._checked = True
-        ranges = [one for one in await self._wanted(end) if one.offset < end[one.tp]]
+        start = await self._log.log.start({tp.topic for tp in end})
+        counts = await self._log.log.topics()
+        manifest = await self._read_manifest()
+        # From here to the rows nothing is awaited: another query may read the manifest on, and what
+        # is in files and what is in the log are to be of one state of it.
+        ranges = [one for one in self._wanted(manifest, counts, end) if one.offset < end[one.tp]]
+        uncovered = list(manifest.uncovered(start, end))
         for one in ranges:
             for at, to, reason in one.unreadable:
                 if at < end[one.tp]:
                     self._on_damage(Damage(*one.tp, at, to, reason))
-        start = await self._log.log.start({tp.topic for tp in end})
-        rows = await self._rows.rows(names, list(manifest.uncovered(start, end)))
+        rows = await self._rows.rows(names, uncovered)
         kinds = {
             name: Table(rows[name], await asyncio.to_thread(self._scans, name, ranges, end))
             for name in names
         }
         return Tables(kinds, self._store.filesystem)
 
+    async def _read_manifest(self) -> Manifest:
+        manifest = await read_manifest(self._log, self._manifest)
+        if any(manifest) and not self._checked:
+            await check_lake(self._store, manifest)
+            self._checked = True
+        return manifest
+
     async def find(self, event_id: str) -> Place | None:
         """Return where an event stands, None where nowhere."""
-        self._manifest = manifest = await read_manifest(self._log, self._manifest)
-        found = await asyncio.to_thread(self._find, event_id)
-        if found is not None:
-            return found
         topics = await event_topics(self._log)
         start, end = await self._log.log.start(topics), await self._log.log.end(topics)
-        return await find_event(self._log, event_id, manifest.uncovered(start, end))
+        manifest = await self._read_manifest()
+        files = [file for one in manifest for file in one.files]
+        uncovered = list(manifest.uncovered(start, end))
+        found = await asyncio.to_thread(self._find, files, event_id)
+        return found or await find_event(self._log, event_id, uncovered)
 
-    def _find(self, event_id: str) -> Place | None:
-        files = [file for one in self._manifest for file in one.files]
+    def _find(self, files: list[File], event_id: str) -> Place | None:
         if not files:
             return None
         for file in files:
             self._store.look_at(file)
+        paths = [self._store.place(file.path) for file in files]
         with duckdb.connect(":memory:", config=layout.QUIET) as con:
             if self._store.filesystem is not None:
                 con.register_filesystem(self._store.filesystem)
-            rows = con.execute(_FIND, [[self._store.place(f.path) for f in files], event_id])
-            row = rows.fetchone()
+            try:
+                row = con.execute(_FIND, [paths, event_id]).fetchone()
+            except duckdb.Error as error:
+                raise LakeDamaged(
+                    f"a file of the lake {self._store.url} cannot be read "
+                    f"({str(error).partition(chr(10))[0]}): `madlog lake check` names all such "
+                    "files, `madlog lake repair` archives them again"
+                ) from error
         return None if row is None else Place(TopicPartition(*row[:2]), *row[2:])
 
-    async def _wanted(self, end: Vector) -> list[Range]:
-        if self._key is None:
-            return [one for one in self._manifest if one.tp in end]
-        counts = await self._log.log.topics()
+    def _wanted(self, manifest: Manifest, counts: Mapping[str, int], end: Vector) -> list[Range]:
         return [
             one
-            for one in self._manifest
-            if one.tp in end and _may_hold(one.tp, self._key, counts[one.tp.topic])
+            for one in manifest
+            if one.tp in end
+            and (self._key is None or _may_hold(one.tp, self._key, counts[one.tp.topic]))
         ]
 
     def _scans(self, name: str, ranges: list[Range], end: Vector) -> tuple[Scan, ...]:
@@ -120,7 +135,7 @@ class LakeSource:
                 tuple(paths),
                 layout.event_select(table) if name == ALL else layout.select(table),
                 bound,
-                layout.absent(table, self._columns[table, columns]),
+                layout.older(table, self._schemas[columns]),
             )
             for (table, columns, bound), paths in together.items()
         )
@@ -130,9 +145,9 @@ class LakeSource:
 
     def _learn(self, file: File) -> None:
         """Learn what columns there are in files like this one."""
-        if (file.table, file.columns) not in self._columns:
+        if file.columns not in self._schemas:
             with self._store.open(file.path) as opened:
-                self._columns[file.table, file.columns] = pq.read_schema(opened).names
+                self._schemas[file.columns] = pq.read_schema(opened)
 
 
 def _may_hold(tp: TopicPartition, key: bytes, partitions: int) -> bool:

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import os
 import posixpath
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -46,6 +48,8 @@ class LakeStore:
                 "URL in MADLOG_LAKE"
             ) from error
         self._local = "file" in _protocols(self._files)
+        # What clients of object stores raise beside OSError is their own.
+        self._errors: type[Exception] = OSError if self._local else Exception
         self._looked_at: set[str] = set()
 
     @property
@@ -61,16 +65,18 @@ class LakeStore:
     def lake_id(self) -> str | None:
         """Return the id that this lake was given when it was made, None where there is none."""
         try:
-            mark = json.loads(self._files.cat_file(posixpath.join(self._root, MARK)))
-            form, lake = int(mark["form"]), str(mark["lake"])
+            content = self._files.cat_file(posixpath.join(self._root, MARK))
         except FileNotFoundError:
             return None
+        except self._errors as error:
+            raise self._unreachable(error) from error
+        try:
+            mark = json.loads(content)
+            form, lake = int(mark["form"]), str(mark["lake"])
         except (ValueError, KeyError, TypeError) as error:
             raise LakeDamaged(
                 f"{MARK} in {self.url} is not what marks a lake: copy it again from a backup"
             ) from error
-        except OSError as error:
-            raise self._unreachable(error) from error
         if form > FORM:
             raise LakeUnavailable(
                 f"the lake {self.url} has form {form}, made by a newer madlog, and this one knows "
@@ -87,20 +93,28 @@ class LakeStore:
         target = posixpath.join(self._root, path)
         partial = f"{target}.{uuid.UUID(bytes=self._random(16)).hex}{_PARTIAL}"
         try:
-            self._files.makedirs(posixpath.dirname(target), exist_ok=True)
+            self._make_folder(posixpath.dirname(target))
             self._put(partial, content)
             self._rename(partial, target)
             self._sync(posixpath.dirname(target))
-        except OSError as error:
-            try:
+        except self._errors as error:
+            with suppress(self._errors):  # a later sweep finds it
                 if self._files.exists(partial):
                     self._files.rm(partial)
-            except OSError:
-                pass  # a later sweep finds it
             raise LakeUnavailable(
-                f"{path} cannot be written to the lake {self.url} ({error.strerror or error}): "
+                f"{path} cannot be written to the lake {self.url} ({_told(error)}): "
                 "nothing of it counts, and the log is as it was; make room, then try again"
             ) from error
+
+    def _make_folder(self, path: str) -> None:
+        """Make a folder and those it lies in, each durable in the one above."""
+        if not self._local:
+            self._files.makedirs(path, exist_ok=True)
+        elif not self._files.isdir(path):
+            above = posixpath.dirname(path)
+            self._make_folder(above)
+            self._files.makedirs(path, exist_ok=True)
+            self._sync(above)
 
     def _put(self, path: str, content: bytes) -> None:
         """Write a file that is durable when this returns, but for its name."""
@@ -110,8 +124,6 @@ class LakeStore:
 
     def _rename(self, partial: str, target: str) -> None:
         if self._local:
-            import os
-
             os.replace(partial, target)  # one step, also over a file of that name
         else:
             self._files.mv(partial, target)
@@ -120,8 +132,6 @@ class LakeStore:
         """Make a local file or folder durable; object stores are so when they answer."""
         if not self._local:
             return
-        import os
-
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -133,7 +143,7 @@ class LakeStore:
         self.look_at(file)
         try:
             content = bytes(self._files.cat_file(posixpath.join(self._root, file.path)))
-        except OSError as error:
+        except self._errors as error:
             raise self._unreachable(error) from error
         if hashlib.sha256(content).hexdigest() != file.sha256:
             raise self._damaged(file, "its bytes are not those that were archived")
@@ -143,23 +153,27 @@ class LakeStore:
         """See that a file is there and ends as the manifest says; raises LakeDamaged."""
         if file.path in self._looked_at:
             return
-        path = posixpath.join(self._root, file.path)
         try:
-            size = int(self._files.size(path))
-            if size != file.size:
-                raise self._damaged(file, f"it has {size:,} bytes and is to have {file.size:,}")
-            tail = self._files.cat_file(path, start=max(0, size - _TAIL))
-            length = int.from_bytes(tail[:4], "little")
-            if tail[4:] != _MAGIC or length + _TAIL > size:
-                raise self._damaged(file, "it does not end as a Parquet file does")
-            footer = self._files.cat_file(path, start=size - _TAIL - length)
+            footer = self._footer(posixpath.join(self._root, file.path), file)
         except FileNotFoundError as error:
             raise self._damaged(file, "it is not there") from error
-        except OSError as error:
+        except LakeDamaged:
+            raise
+        except self._errors as error:
             raise self._unreachable(error) from error
         if hashlib.sha256(footer).hexdigest() != file.footer_sha256:
             raise self._damaged(file, "it is another file than was archived under this name")
         self._looked_at.add(file.path)
+
+    def _footer(self, path: str, file: File) -> bytes:
+        size = int(self._files.size(path))
+        if size != file.size:
+            raise self._damaged(file, f"it has {size:,} bytes and is to have {file.size:,}")
+        tail = self._files.cat_file(path, start=max(0, size - _TAIL))
+        length = int.from_bytes(tail[:4], "little")
+        if tail[4:] != _MAGIC or length + _TAIL > size:
+            raise self._damaged(file, "it does not end as a Parquet file does")
+        return bytes(self._files.cat_file(path, start=size - _TAIL - length))
 
     def open(self, path: str) -> Any:
         """Open a file for reading."""
@@ -172,6 +186,8 @@ class LakeStore:
             found = self._files.find(self._root, detail=True)
         except FileNotFoundError:
             return
+        except self._errors as error:
+            raise self._unreachable(error) from error
         for name, facts in sorted(found.items()):
             path = name[len(root) :] if name.startswith(root) else name.lstrip("/")
             if path != MARK and (path.endswith(".parquet") or path.endswith(_PARTIAL)):
@@ -186,7 +202,7 @@ class LakeStore:
             self._files.rm_file(posixpath.join(self._root, path))
         except FileNotFoundError:
             return
-        except OSError as error:
+        except self._errors as error:
             raise self._unreachable(error) from error
 
     def _damaged(self, file: File, what: str) -> LakeDamaged:
@@ -195,9 +211,9 @@ class LakeStore:
             "archive its range again from the log with `madlog lake repair`"
         )
 
-    def _unreachable(self, error: OSError) -> LakeUnavailable:
+    def _unreachable(self, error: Exception) -> LakeUnavailable:
         return LakeUnavailable(
-            f"the lake {self.url} cannot be read ({error.strerror or error}): check its disk and "
+            f"the lake {self.url} cannot be read ({_told(error)}): check its disk and "
             "permissions, or name where it is now in MADLOG_LAKE"
         )
 
@@ -206,6 +222,10 @@ def footer_hash(content: bytes) -> str:
     """Return the SHA-256 of a Parquet file's end: its footer, the footer's length, the magic."""
     length = int.from_bytes(content[-_TAIL:-4], "little")
     return hashlib.sha256(content[-_TAIL - length :]).hexdigest()
+
+
+def _told(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)
 
 
 def _protocols(files: Any) -> tuple[str, ...]:

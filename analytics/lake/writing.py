@@ -78,8 +78,8 @@ def merged(
     made = []
     for name in sorted({file.table for file in files}):
         rows = [pq.read_table(BytesIO(store.read(f))) for f in files if f.table == name]
-        # Files that were written before a column came have none of it.
-        table = pa.concat_tables(rows, promote_options="default")
+        # Files that were written before a column came, or a field of one, have none of it.
+        table = pa.concat_tables(rows, promote_options="permissive")
         table = table.sort_by([(column, "ascending") for column in _SORTED])
         made.append(put(store, tp, span, name, table))
     return made

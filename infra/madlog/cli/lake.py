@@ -73,7 +73,6 @@ async def _show(state: State) -> None:
             "bytes": sum(one.size for one in ranges),
             "unreadable": sum(end - at for one in ranges for at, end, _ in one.unreadable),
             "not_archived": sum(at - manifest.archived_to(tp) for tp, at in end.items()),
-            "replaced_files": len(manifest.superseded),
         },
     )
 
