@@ -108,6 +108,12 @@ def _moment(text: str) -> datetime | None:
     return datetime.fromtimestamp(parse_time(text) / 1_000_000, UTC).replace(tzinfo=None)
 
 
+def _text(text: str) -> str:
+    if not text:
+        raise ValueError(text)
+    return text
+
+
 def _count(text: str) -> int:
     if not 0 <= int(text) <= _COUNT_MAX:
         raise ValueError(text)
@@ -124,7 +130,7 @@ def _number(text: str) -> float | None:
 
 # How a text of each type is read, and what it must be.
 _TYPES: dict[str, tuple[Callable[[str], Any], str]] = {
-    "text": (str, "a text"),
+    "text": (_text, "a text of at least one letter"),
     "integer": (_count, f"a whole number from 0 to {_COUNT_MAX:,}"),
     "number": (_number, "a number"),
     "boolean": (_boolean, "true or false"),

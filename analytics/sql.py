@@ -245,18 +245,24 @@ async def connect(
     source: Source | None = None,
     prices: PriceList = NO_PRICES,
     memory_limit: str = MEMORY_LIMIT,
+    search: Search | None = None,
 ) -> duckdb.DuckDBPyConnection:
     """Return a DuckDB connection with all views of the log up to `as_of`, by default its end now.
 
-    The connection is the caller's to use and to close. It can open the lake's files and no others;
-    what no lake holds is in its memory, decoded. Raises LakeUnavailable.
+    The connection is the caller's to use and to close, and outlives the log. It can open the lake's
+    files and no others; what no lake holds is in its memory, decoded. With a `search` it has the
+    table function search('words'), of the same turns. Raises LakeUnavailable, IndexUnavailable.
     """
     kinds = {kind for view in VIEWS.values() for kind in view.kinds}
     topics = topics_of(kinds, await log.log.topics())
     end = await log.log.end(topics) if as_of is None else as_of.only(topics)
     tables = await (source or LogSource(log)).tables(kinds, end)
+    if search is not None:
+        await search.take_up(log)
     con = duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": memory_limit})
     con.register("prices", prices.table())
+    if search is not None:
+        add_search(con, search, end)
     define(con, tables)
     return con
 

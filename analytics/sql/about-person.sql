@@ -13,14 +13,17 @@ WITH told AS (
     )))
 ), related AS (
     SELECT *, CASE
-        WHEN sender = $person THEN 'by'
+        WHEN sender = $person OR payload->>'principal' = $person THEN 'by'
         WHEN subject = $person THEN 'subject'
         WHEN list_contains(json_extract_string(payload, '$.recipients[*]'), $person) THEN 'to'
         WHEN list_contains(json_extract_string(payload, '$.mentions[*]'), $person)
             THEN 'mentions'
         WHEN payload->>'participant' = $person THEN 'participant'
-        WHEN regexp_matches(lower(text), '(^|\W)' || regexp_escape(lower($person)) || '(\W|$)')
-            THEN 'names'
+        WHEN regexp_matches(lower(text), '(^|[^\p{L}\p{N}_])' || regexp_escape(lower($person))
+            || '([^\p{L}\p{N}_]|$)') THEN 'names'
+        -- A title, a reason, what an outcome rests on: whatever else an event says.
+        WHEN regexp_matches(lower(payload::VARCHAR), '[^\p{L}\p{N}_]' || regexp_escape(
+            trim(to_json(lower($person))::VARCHAR, '"')) || '[^\p{L}\p{N}_]') THEN 'names'
         END AS relation
     FROM told
 )

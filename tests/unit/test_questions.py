@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from madlog.analytics.conversation_view import NoConversation, latest_conversation
-from madlog.analytics.errors import BadParameter, UnknownEvent, UnknownQuestion
+from madlog.analytics.errors import BadParameter, UnknownQuestion
 from madlog.analytics.output import rows
 from madlog.analytics.questions import ask, nearest, question, questions
 from madlog.schemas import (
@@ -491,13 +491,6 @@ def test_free_text_finds_the_nearest_question(text: str, name: str) -> None:
 async def test_a_wrong_parameter_is_named(name: str, params: dict[str, str], words: str) -> None:
     with pytest.raises(BadParameter, match=words):
         await ask(await log_of(turn(1, "anna")), name, params)
-
-
-async def test_an_event_that_is_not_there_is_an_error_and_not_an_empty_answer() -> None:
-    log = await log_of(turn(1, "anna"))
-    assert await answer(log, "root-cause", "steps_back", event=eid(1)) == [(0,)]
-    with pytest.raises(UnknownEvent, match="holds no event"):
-        await ask(log, "root-cause", {"event": eid(2)})
 
 
 async def test_a_parameter_is_a_value_and_never_sql() -> None:

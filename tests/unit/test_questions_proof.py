@@ -8,6 +8,7 @@ from tests.unit.test_questions import DAY, about, answer, call, decision, eid, l
 from tests.unit.test_questions_agents import Case, changed, later, ordered
 from tests.unit.test_questions_learning import outcome
 
+from madlog.analytics.errors import UnknownEvent
 from madlog.analytics.importing.redaction import Redactor
 from madlog.analytics.questions import ask, questions
 from madlog.processors.acting.readability import CONSTITUTION
@@ -224,6 +225,8 @@ CASES = (
             changed(6, "joined", "anna", by="desk"),
             turn(7, "bot", "desk", "susanna"),
             turn(8, "bot", "desk", "x").model_copy(update={"mentions": ("anna",)}),
+            turn(9, "bot", "desk", "annaé is another word"),
+            ordered(10, "stop", reason="anna asked"),
         ],
         {"person": "anna"},
         ("event_id", "relation"),
@@ -235,6 +238,7 @@ CASES = (
             (eid(5), "subject"),
             (eid(6), "participant"),
             (eid(8), "mentions"),
+            (eid(10), "names"),
         ],
     ),
     Case(
@@ -444,3 +448,10 @@ def test_retention_in_the_questions_is_the_catalogue_s() -> None:
     sql = questions()["past-retention"].sql
     assert "WHEN topic = 'mad.system' THEN 365" in sql
     assert "WHEN starts_with(topic, 'mad.inbox.') THEN 7" in sql
+
+
+async def test_an_event_that_is_not_there_is_an_error_and_not_an_empty_answer() -> None:
+    log = await log_of(turn(1, "anna"))
+    assert await answer(log, "root-cause", "steps_back", event=eid(1)) == [(0,)]
+    with pytest.raises(UnknownEvent, match="holds no event"):
+        await ask(log, "root-cause", {"event": eid(2)})

@@ -1,17 +1,22 @@
 """search('words') in SQL: a table like any other, of the turns that a search finds."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import duckdb
 import pytest
+from tests.acceptance.inside import inside
 from tests.unit.test_search import TURNS, turn
 
 from madlog.analytics.errors import BadSearch, BadSql
 from madlog.analytics.output import json_rows
 from madlog.analytics.search import SearchIndex
-from madlog.analytics.sql import Result, query
+from madlog.analytics.sql import Result, connect, query
 from madlog.topics import EventLog
 from madlog.topics.memory import MemoryLog
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "sql.md"
 
 
 @pytest.fixture
@@ -29,6 +34,44 @@ def index(tmp_path: Path) -> SearchIndex:
 
 def values(result: Result) -> list[tuple[object, ...]]:
     return [tuple(row.values()) for row in json_rows(result)]
+
+
+async def test_a_connection_searches_the_turns_that_its_views_have(
+    log: EventLog, index: SearchIndex
+) -> None:
+    sql = "select count(*), count(text) from search('late') left join turns using (event_id)"
+    with await connect(log, search=index) as con:
+        await log.append([turn(900, "late again")])
+        await index.take_up(log)
+        assert con.execute(sql).fetchall() == [(3, 3)]
+        with pytest.raises(duckdb.Error, match="letter or a digit"):
+            con.sql("from search('!')").fetchall()
+    with await connect(log, search=index) as con:
+        assert con.execute(sql).fetchall() == [(4, 4)]
+    with await connect(log) as con, pytest.raises(duckdb.CatalogException):
+        con.execute(sql)
+
+
+def test_the_notebook_of_the_docs_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = ("append", "-c", "order-17", "--log", "my-log")
+    assert inside(*said, "-s", "ann", "-t", "shop", "My parcel is late", cwd=tmp_path).code == 0
+    assert inside(*said, "-s", "shop", "-t", "ann", "It comes today", cwd=tmp_path).code == 0
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(code, str(PAGE), "exec"), {})
+    assert capsys.readouterr().out.splitlines() == [
+        "2 pairs",
+        "[('ann', 1), ('shop', 1)]",
+        "[('My parcel is late',)]",
+        "2 turns",
+    ]
+    shown = inside("sql", "select sendr from turns", "--log", "my-log", cwd=tmp_path)
+    assert f'$ madlog sql "select sendr from turns"\n{shown.err}' in PAGE.read_text(
+        encoding="utf-8"
+    )
+    assert shown.code == 2
 
 
 async def test_it_is_selected_from_joined_and_counted(log: EventLog, index: SearchIndex) -> None:
