@@ -53,7 +53,7 @@ _sha256 = hashlib.sha256
 _ALTERED = "the record does not match its checksum"
 _COLUMNS = (
     "b.first, b.end, b.at, b.size, b.raw_size, b.crc, b.first_appended_at, b.last_appended_at, "
-    "p.place"
+    "p.place, p.end"
 )
 _TABLES = """
 CREATE TABLE packs(
@@ -150,11 +150,12 @@ def read_block(
 
     Raises LogUnavailable where the place of packs cannot be reached.
     """
-    stop = min(stop, block.end)
     try:
         raw = unpacked(folder, block)
     except PackDamaged as error:
+        stop = min(stop, block.pack_end if error.whole else block.end)
         return [], stop, [Damage(*tp, offset, stop, str(error))]
+    stop = min(stop, block.end)
     records: list[Record] = []
     damages: list[Damage] = []
     expected = offset

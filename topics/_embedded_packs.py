@@ -40,7 +40,11 @@ _SUFFIX = ".pack"
 
 
 class PackDamaged(Exception):
-    """A pack is not what was written; the text says how."""
+    """A pack is not what was written; the text says how, `whole` that nothing of it can be read."""
+
+    def __init__(self, reason: str, *, whole: bool = False) -> None:
+        super().__init__(reason)
+        self.whole = whole
 
 
 class Block(NamedTuple):
@@ -55,6 +59,7 @@ class Block(NamedTuple):
     first_appended_at: int
     last_appended_at: int
     place: str = ""
+    pack_end: int = 0
 
 
 class Packed(NamedTuple):
@@ -177,14 +182,14 @@ def _unreadable(where: str, error: Exception) -> Exception:
     root = Path(where).parents[2] if local else None
     if isinstance(error, FileNotFoundError | NotADirectoryError):
         if root is None or root.is_dir():
-            return PackDamaged(f"the pack {where} is not there")
+            return PackDamaged(f"the pack {where} is not there", whole=True)
         return LogUnavailable(
             f"the log's older records are in {root}, which is not there: mount it, or put it back "
             "from a backup"
         )
     reason = getattr(error, "strerror", None) or error
     if local and not isinstance(error, PermissionError):
-        return PackDamaged(f"the pack {where} cannot be read ({reason})")
+        return PackDamaged(f"the pack {where} cannot be read ({reason})", whole=True)
     return LogUnavailable(
         f"the log's older records cannot be read from {where} ({reason}): check the connection "
         "and the permissions, then try again"

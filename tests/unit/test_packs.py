@@ -121,7 +121,7 @@ def exchange(path: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "says"),
     [
-        (os.remove, "is not there"),
+        (Path.unlink, "is not there"),
         (cut, "is cut off"),
         (alter, "does not match its checksum"),
         (exchange, "the pack"),
@@ -143,6 +143,7 @@ async def test_a_pack_that_is_not_whole_is_named_and_stops_nothing_else(
     assert all(5 <= n < 55 for n in missing)
     assert found == [one for one in before if one.offset not in missing]
     assert says in damages[0].reason
+    assert harm != Path.unlink or [one[2:4] for one in damages] == [(5, 55)]
     checked = [damage async for damage in log.check()]
     assert [n for one in checked for n in range(one.offset, one.offset_end)] == missing
     with pytest.raises(LogUnavailable, match=r"check"):
