@@ -53,13 +53,15 @@ def _check(
     for row, keyed in _rows(connection):
         bad = [page for tree, page, _ in pages if trees.get(tree) == row.id]
         page = bad[0] if len(set(bad)) == 1 else None
+        moved = _moved_to(connection, row)
         for damage, records in _check_partition(connection, row, keyed, ahead):
             looked += records
             if progress is not None and records:
                 progress(looked)
             if damage is None:
                 continue
-            if page is not None and "checksum" not in damage.reason:
+            # What is in a pack is on no page.
+            if page is not None and "checksum" not in damage.reason and damage.offset >= moved:
                 named.add(page)
                 damage = damage._replace(page=page)
             yield damage
@@ -181,14 +183,22 @@ def _disagreements(
 
 def _doubled(connection: apsw.Connection, row: PartitionRow) -> str | None:
     """Name records that are in the file though a pack holds them too, if there are any."""
+    moved = _moved_to(connection, row)
     try:
-        moved = cold_end(connection, row.id)
         first = connection.execute(f"SELECT min(offset) FROM {record_table(row.id)}").get
     except apsw.CorruptError:
         return None
     if first is None or first >= moved:
         return None
     return f"records from @{first} on are in the file, and in packs up to @{moved - 1}"
+
+
+def _moved_to(connection: apsw.Connection, row: PartitionRow) -> int:
+    """Return the offset after the last record that is in a pack, 0 where that cannot be read."""
+    try:
+        return cold_end(connection, row.id)
+    except apsw.CorruptError:
+        return 0
 
 
 def _keyed_partitions(stored: StoredTopic) -> int:

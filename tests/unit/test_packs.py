@@ -172,6 +172,27 @@ async def test_a_record_exchanged_in_a_pack_with_good_checksums_breaks_its_chain
     await logs[0].close()
 
 
+async def test_a_damaged_page_is_not_blamed_for_a_pack(tmp_path: Path) -> None:
+    log = await made(tmp_path, COUNT)
+    [pack] = await move(log, 20)
+    await log.close()
+    (tmp_path / pack.place).unlink()
+    connection = apsw.Connection(str(tmp_path / "log.sqlite"))
+    page = connection.execute(
+        "SELECT pageno FROM dbstat WHERE name='r1' AND pagetype='leaf' ORDER BY pageno LIMIT 1"
+    ).get
+    connection.close()
+    with (tmp_path / "log.sqlite").open("r+b") as file:
+        assert isinstance(page, int)
+        file.seek((page - 1) * 4096)
+        file.write(bytes(4096))
+    log = await EmbeddedLog.open(tmp_path)
+    found = [(damage.offset, damage.page) async for damage in log.check()]
+    assert found[0] == (0, None)
+    assert {number for _, number in found[1:]} == {page}
+    await log.close()
+
+
 async def test_a_damaged_record_stays_and_is_named_with_what_comes_after_it(
     tmp_path: Path,
 ) -> None:
