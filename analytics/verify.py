@@ -6,6 +6,7 @@ model a live turn is decided by follows from the Control events up to the one th
 Nothing outside is touched. Conversations go by in slices, so that memory is that of one slice.
 """
 
+import asyncio
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -53,21 +54,11 @@ class VerifyReport:
     differences: list[DecisionDifference] = field(default_factory=list)
 
 
-@dataclass
-class _Held:
-    """What is compared of one slice: conversations and their decisions by name."""
+class _Held(NamedTuple):
+    """One conversation as it is held, not decoded: what was said in it, and decided."""
 
-    events: dict[str, list[LogEvent]] = field(default_factory=dict)
-    decisions: dict[str, list[LogEvent]] = field(default_factory=dict)
-
-    def fold(self, event: LogEvent) -> None:
-        of = self.decisions if event.kind == "Decision" else self.events
-        of.setdefault(event.fields["conversation_id"], []).append(event)
-
-    @property
-    def guarded(self) -> bool:
-        """Whether a guard sent any of it up."""
-        return any(_by_guard(one) for decisions in self.decisions.values() for one in decisions)
+    said: list[Record]
+    made: list[Record]
 
 
 class _Slice(NamedTuple):
@@ -76,6 +67,7 @@ class _Slice(NamedTuple):
     upto: Vector
     number: int
     of: int
+    records: int
 
     def holds(self, record: Record) -> bool:
         return self.of == 1 or zlib.crc32(record.key) % self.of == self.number
@@ -112,22 +104,29 @@ async def verify(
     wanted = await _wanted(log, where, conversation, bool(since or until))
     by = await read_decided_by(log, end, get_blob, damaged)
     refusals: dict[str, str] = {}
+    refused = False
     again = _Again(by, refusals, registry)
     slices = await _slices(log, end.only([_CONVERSATIONS, _DECISIONS]), conversation)
-    low = await log.log.start(sorted({tp.topic for one in slices for tp in one.upto}))
-    meter.total = sum(one.upto[tp] - low.get(tp, 0) for one in slices for tp in one.upto)
+    meter.total = sum(some.records for some in slices)
     report = VerifyReport()
     for some in slices:
-        held = await _read(log, some, wanted, meter, damaged)
-        if held.guarded and not refusals:
-            refusals |= await _refusals(log, end, damaged)
-        for name, decisions in held.decisions.items():
-            events = held.events.get(name, [])
+        held = await _read(log, some, wanted, damaged)
+        meter.total += sum(len(one.said) + len(one.made) for one in held.values()) - some.records
+        for said, made in held.values():
+            events = await log.decode_all(said, damaged) if made else []
+            decisions = [
+                event for event in await log.decode_all(made, damaged) if event.kind == "Decision"
+            ]
+            if not refused and any(map(_by_guard, decisions)):
+                refusals |= await _refusals(log, end, damaged)
+                refused = True
             counted = _counted(events, decisions, where)
             report.decisions += sum(one.event_id in counted for one in decisions)
-            report.differences += [
-                one for one in _compared(again, events, name, decisions) if one.event_id in counted
-            ]
+            differences = _compared(again, events, decisions)
+            report.differences += [one for one in differences if one.event_id in counted]
+            meter.batch(len(said) + len(made), str((*said, *made)[-1].position))
+            # A stop is heard here, also where the log answers without a pause.
+            await asyncio.sleep(0)
     report.events, report.seconds = meter.events, meter.seconds
     return report
 
@@ -171,27 +170,20 @@ async def _slices(log: EventLog, end: Vector, conversation: str | None) -> list[
     for upto in parts:
         size = sum(at - low.get(tp, 0) for tp, at in upto.items())
         of = 1 if conversation is not None else size // _RECORDS_MAX + 1
-        found += [_Slice(upto, number, of) for number in range(of)]
+        found += [_Slice(upto, number, of, size // of) for number in range(of)]
     return found
 
 
 async def _read(
-    log: EventLog,
-    some: _Slice,
-    wanted: frozenset[bytes] | None,
-    meter: Meter,
-    on_damage: OnDamage,
-) -> _Held:
-    held = _Held()
+    log: EventLog, some: _Slice, wanted: frozenset[bytes] | None, on_damage: OnDamage
+) -> dict[bytes, _Held]:
+    """Return the conversations of a slice, by name; decoded each would take ten times as much."""
+    held: dict[bytes, _Held] = {}
     async for records in log.log.read(Vector(), some.upto, on_damage=on_damage):
-        mine = [
-            record
-            for record in records
-            if (wanted is None or record.key in wanted) and some.holds(record)
-        ]
-        for event in await log.decode_all(mine, on_damage):
-            held.fold(event)
-        meter.batch(len(records), str(records[-1].position))
+        of = 0 if records[0].topic == _CONVERSATIONS else 1
+        for record in records:
+            if (wanted is None or record.key in wanted) and some.holds(record):
+                held.setdefault(record.key, _Held([], []))[of].append(record)
     return held
 
 
@@ -217,8 +209,9 @@ def _counted(events: Sequence[LogEvent], decisions: Sequence[LogEvent], where: R
 
 
 def _compared(
-    again: "_Again", events: Sequence[LogEvent], name: str, decisions: Sequence[LogEvent]
+    again: "_Again", events: Sequence[LogEvent], decisions: Sequence[LogEvent]
 ) -> Iterator[DecisionDifference]:
+    name = decisions[0].fields["conversation_id"] if decisions else ""
     guarded = [one for one in decisions if _by_guard(one)]
     live = [
         one for one in decisions if one.fields["mode"] != "retrospective" and not _by_guard(one)
