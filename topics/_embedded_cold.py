@@ -8,7 +8,7 @@ block only below the first record that is in the file.
 import hashlib
 from collections.abc import Callable, Generator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from zlib import crc32
 
 import apsw
@@ -219,25 +219,22 @@ def check_packs(
     A pack that is not whole is named; what follows it is checked from the head it should lead to.
     """
     head, expected = CHAIN_START, row.low_water
-    if not _has_packs(connection):
-        return ColdSum(head, 0, expected)
     tp, folder = TopicPartition(row.topic, row.partition), folder_of(connection)
-    for number, first, end, sha256, place, head_after in fetch(
-        connection,
-        "SELECT id, first, end, sha256, place, head FROM packs WHERE partition_id=? ORDER BY first",
-        (row.id,),
-    ):
+    for first, end, sha256, place, head_after in _packs_to_check(connection, row.id):
         if first != expected:
             yield Damage(*tp, expected, first, "no pack holds it, and one did"), 0
-        blocks = fetch(
-            connection,
-            f"SELECT {_COLUMNS} FROM pack_blocks b JOIN packs p ON p.id = b.pack_id "
-            "WHERE b.pack_id=? ORDER BY b.first",
-            (number,),
-        )
-        where = resolved(folder, place)
-        found = _Checked(tp, first, end, head)
-        found.look(where, sha256, [Block(*one) for one in blocks], misplaced)
+        where, found = resolved(folder, place), _Checked(tp, first, end, head)
+        try:
+            blocks = fetch(
+                connection,
+                f"SELECT {_COLUMNS} FROM pack_blocks b JOIN packs p ON p.id = b.pack_id "
+                "WHERE b.partition_id=? AND b.first>=? AND b.first<? ORDER BY b.first",
+                (row.id, first, end),
+            )
+        except apsw.CorruptError:
+            found.name(first, end, f"the page that says where in {where} it is cannot be read")
+        else:
+            found.look(where, sha256, [Block(*one) for one in blocks], misplaced)
         if not found.damages and found.head != head_after:
             found.name(first, end, f"the pack {where} holds other records: their chain differs")
         for damage in found.damages:
@@ -245,6 +242,21 @@ def check_packs(
         yield None, end - first
         head, expected = head_after, end
     return ColdSum(head, expected - row.low_water, expected)
+
+
+def _packs_to_check(connection: apsw.Connection, partition_id: int) -> list[tuple[Any, ...]]:
+    """Return a partition's packs; none where that cannot be read: its records are then missed."""
+    if not _has_packs(connection):
+        return []
+    columns = "first, end, sha256, place, head"
+    try:
+        return fetch(
+            connection,
+            f"SELECT {columns} FROM packs WHERE partition_id=? ORDER BY first",
+            (partition_id,),
+        )
+    except apsw.CorruptError:
+        return []
 
 
 class _Checked:

@@ -172,24 +172,51 @@ async def test_a_record_exchanged_in_a_pack_with_good_checksums_breaks_its_chain
     await logs[0].close()
 
 
+def lose_page(folder: Path, table: str) -> int:
+    """Write zeroes over the first leaf page of a table of a closed log; return its number."""
+    connection = apsw.Connection(str(folder / "log.sqlite"))
+    page = connection.execute(
+        "SELECT pageno FROM dbstat WHERE name=? AND pagetype='leaf' ORDER BY pageno LIMIT 1",
+        (table,),
+    ).get
+    connection.close()
+    assert isinstance(page, int)
+    with (folder / "log.sqlite").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(bytes(4096))
+    return page
+
+
 async def test_a_damaged_page_is_not_blamed_for_a_pack(tmp_path: Path) -> None:
     log = await made(tmp_path, COUNT)
     [pack] = await move(log, 20)
     await log.close()
     (tmp_path / pack.place).unlink()
-    connection = apsw.Connection(str(tmp_path / "log.sqlite"))
-    page = connection.execute(
-        "SELECT pageno FROM dbstat WHERE name='r1' AND pagetype='leaf' ORDER BY pageno LIMIT 1"
-    ).get
-    connection.close()
-    with (tmp_path / "log.sqlite").open("r+b") as file:
-        assert isinstance(page, int)
-        file.seek((page - 1) * 4096)
-        file.write(bytes(4096))
+    page = lose_page(tmp_path, "r1")
     log = await EmbeddedLog.open(tmp_path)
     found = [(damage.offset, damage.page) async for damage in log.check()]
     assert found[0] == (0, None)
     assert {number for _, number in found[1:]} == {page}
+    await log.close()
+
+
+@pytest.mark.parametrize("table", ["packs", "pack_blocks"])
+async def test_where_the_page_that_names_packs_is_lost_the_rest_is_served(
+    table: str, tmp_path: Path
+) -> None:
+    log = await made(tmp_path, COUNT)
+    before = await read(log, [])
+    await move(log, 20)
+    await log.close()
+    lose_page(tmp_path, table)
+    log = await EmbeddedLog.open(tmp_path)
+    damages: list[Damage] = []
+    assert await read(log, damages) == before[20:]
+    assert [damage[2:4] for damage in damages] == [(0, 20)]
+    checked = [damage[2:4] async for damage in log.check()]
+    assert (0, 20) in checked
+    with pytest.raises(LogUnavailable, match=r"madlog check|the backup into .* failed"):
+        await log.backup(tmp_path / "copy")
     await log.close()
 
 
