@@ -216,7 +216,7 @@ def _half_a_line(folder: Path) -> dict[str, Any]:
         f"every query: {fails}; with ignore_errors it is {passed} row of NULLs; the next append is "
         f"glued to it: {good} of {_BATCH} whole events are left"
     )
-    none = "does not come about: see the rows above"
+    none = "not seen: see the rows above"
     return _row("a half line at the end (power cut, full disk)", none, told, none)
 
 
@@ -468,5 +468,5 @@ async def _two_writers(folder: Path, table: Postgres | None) -> dict[str, Any]:
             table.append(batch[:50])
         other.close()
         ((count,),) = table.ask(f"{_ALL};")
-        postgres = f"{int(count):,} of {20 * _BATCH:,} events whole, from other machines too"
+        postgres = f"{int(count):,} of {20 * _BATCH:,} events whole"
     return _row("two writers at once", told[0], told[1], postgres)
