@@ -66,7 +66,7 @@ async def folded_at_once_and_in_batches(
     assert held[0] == held[1]
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(turns(), st.lists(st.integers(0, 20), max_size=4), st.integers(1, 5))
 def test_any_batches_give_the_answers_of_one_fold_from_zero(
     said: list[Turn], cuts: list[int], rows: int

@@ -8,14 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import beta
-from tests.unit.history import history
 from tests.unit.test_questions import about, answer, decision, log_of
-from tests.unit.test_retrospect import log_of as history_log
-from tests.unit.test_retrospect import settings
 
 from madlog.analytics.routing_charts import reliability
 from madlog.analytics.sql import _bound, query
-from madlog.processors.retrospect.job import Retrospector
 from madlog.schemas import Decision, Event, Outcome
 
 COLUMNS = ("confidence_from", "decisions", "judged", "right", "stated", "verdict")
@@ -65,26 +61,6 @@ async def test_a_confidence_of_one_is_in_the_last_band_and_a_half_in_the_second(
     log = await log_of(*stated(1, 1.0, 1.0), *stated(1, 0.5, 1.0, 10), *stated(1, 0.0, 0.0, 20))
     found = await answer(log, "calibration", "confidence_from", "confidence_to", "decisions")
     assert found == [(0.0, 0.5, 1), (0.5, 0.7, 1), (0.99, 1.0, 1)]
-
-
-async def test_models_stand_apart_unless_they_are_asked_together() -> None:
-    log = await history_log(*history(190, fails_every=9))
-    await Retrospector(log, settings()).run()
-    apart = await answer(log, "calibration", "model", "tier", "decisions")
-    assert {tier for _, tier, _ in apart} == {"lppm"}
-    assert [model for model, _, _ in apart] == sorted(model for model, _, _ in apart)[::-1]
-    together = await answer(log, "calibration", "model", "decisions", by_model="no")
-    assert {model for model, _ in together} == {None}
-    assert sum(n for _, n in together) == sum(n for _, _, n in apart)
-
-
-async def test_what_the_learned_process_says_of_itself_fits_what_it_delivers() -> None:
-    log = await history_log(*history(190))
-    await Retrospector(log, settings()).run()
-    found = await answer(log, "calibration", "verdict", "calibration_error", by_model="no")
-    assert found
-    assert {verdict for verdict, _ in found} <= {"fits", "too unsure"}
-    assert all(error < 0.1 for _, error in found)
 
 
 @given(st.integers(0, 400), st.integers(0, 400))

@@ -1,5 +1,6 @@
 """The questions about what was learned: delivered error without bias, escalations, regret."""
 
+import asyncio
 from collections.abc import Iterator
 from random import Random
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import pytest
 from tests.unit.history import history
 from tests.unit.test_questions import about, answer, decision, log_of
+from tests.unit.test_questions_all import Kept, recalled
 from tests.unit.test_retrospect import log_of as history_log
 from tests.unit.test_retrospect import settings
 
+from madlog.analytics.columns import KINDS
 from madlog.analytics.errors import BadParameter
+from madlog.analytics.tables import LogSource
 from madlog.processors.retrospect.job import Retrospector
 from madlog.schemas import Decision, Event, LlmCall, Outcome
 
@@ -94,10 +98,35 @@ async def test_escalations_are_counted_by_reason() -> None:
     ]
 
 
-async def test_regret_shows_what_was_chosen_beside_what_was_done() -> None:
-    log = await history_log(*history(190, fails_every=9))
-    await Retrospector(log, settings()).run()
-    found = await answer(log, "regret", "route", "arguments", "did", "did_arguments", "judged_by")
+def decided_in_retrospect(fails_every: int) -> Kept:
+    """Return the tables of 190 conversations once they were decided, for several questions."""
+
+    async def read() -> Kept:
+        log = await history_log(*history(190, fails_every=fails_every))
+        await Retrospector(log, settings()).run()
+        end = await log.log.end(await log.log.topics())
+        return Kept(await LogSource(log).tables(KINDS, end))
+
+    return asyncio.run(read())
+
+
+@pytest.fixture(scope="module")
+def well() -> Kept:
+    return decided_in_retrospect(0)
+
+
+@pytest.fixture(scope="module")
+def failing() -> Kept:
+    return decided_in_retrospect(9)
+
+
+async def told(kept: Kept, name: str, *columns: str, **params: str) -> list[tuple[Any, ...]]:
+    return [tuple(row[one] for one in columns) for row in await recalled(kept, name, **params)]
+
+
+async def test_regret_shows_what_was_chosen_beside_what_was_done(failing: Kept) -> None:
+    columns = ("route", "arguments", "did", "did_arguments", "judged_by")
+    found = await told(failing, "regret", *columns)
     # In the conversations that failed the agent looked up another order than it was asked for.
     assert found
     for route, arguments, did, did_arguments, judged_by in found:
@@ -106,15 +135,30 @@ async def test_regret_shows_what_was_chosen_beside_what_was_done() -> None:
         assert "99999" not in arguments
 
 
-async def test_learned_tells_of_each_model_what_it_saw_and_settled() -> None:
-    log = await history_log(*history(90))
-    await Retrospector(log, settings()).run()
+async def test_models_stand_apart_unless_they_are_asked_together(failing: Kept) -> None:
+    apart = await told(failing, "calibration", "model", "tier", "decisions")
+    assert {tier for _, tier, _ in apart} == {"lppm"}
+    assert [model for model, _, _ in apart] == sorted(model for model, _, _ in apart)[::-1]
+    together = await told(failing, "calibration", "model", "decisions", by_model="no")
+    assert {model for model, _ in together} == {None}
+    assert sum(n for _, n in together) == sum(n for _, _, n in apart)
+
+
+async def test_what_the_learned_process_says_of_itself_fits_what_it_delivers(well: Kept) -> None:
+    found = await told(well, "calibration", "verdict", "calibration_error", by_model="no")
+    assert found
+    assert {verdict for verdict, _ in found} <= {"fits", "too unsure"}
+    assert all(error < 0.1 for _, error in found)
+
+
+async def test_learned_tells_of_each_model_what_it_saw_and_settled(well: Kept) -> None:
     columns = ("model", "conversations_seen", "decisions", "settled", "wrong")
-    assert await answer(log, "learned", *columns) == [
+    assert await told(well, "learned", *columns) == [
         ("seed-1", None, 60, 0, 0),
         ("first-20", 20, 60, 0, 0),
         ("first-40", 40, 120, 0, 0),
-        ("first-80", 80, 30, 10, 0),
+        ("first-80", 80, 240, 80, 0),
+        ("first-160", 160, 90, 30, 0),
     ]
 
 
