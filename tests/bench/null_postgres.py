@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 from tests.bench.null_turns import Said
 
+from madlog.schemas import MadlogError
+
 __all__ = ("CURE", "Postgres", "Refused", "Session", "copy_rows", "insert")
 
 CURE = (
@@ -39,8 +41,10 @@ CREATE INDEX ON events USING gin (to_tsvector('simple', text));
 """
 
 
-class Refused(Exception):
-    """What the server said to a statement."""
+class Refused(MadlogError):
+    """What the server said to a statement, or why there is none."""
+
+    exit_code = 3
 
 
 class Session:
@@ -72,7 +76,9 @@ class Session:
                     raise Refused(wrong[0])
                 return rows
             rows.append(tuple(line.decode().rstrip("\n").split("\t")))
-        raise Refused(f"{' '.join(' '.join(row) for row in rows) or 'psql ended'}: {CURE}")
+        self.kill()
+        said = " ".join(rows[0]) if rows else "psql ended"
+        raise Refused(f"{said}: {CURE}")
 
     def send(self, text: str) -> None:
         """Hand text to psql and wait for nothing."""

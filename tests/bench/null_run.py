@@ -99,7 +99,7 @@ _COUNT_POSTGRES = "SELECT count(*) FROM events WHERE conversation_id = '$ONE' AN
 class _Kept:
     """The same events in all three; what was appended is counted as content."""
 
-    def __init__(self, folder: Path, log: EventLog, server: str | None) -> None:
+    def __init__(self, folder: Path, log: EventLog, postgres: Postgres | None) -> None:
         self.folder = folder
         self.log = log
         self.store = LakeStore(str(folder / "lake"))
@@ -107,7 +107,7 @@ class _Kept:
         self.search: SearchIndex = open_search(str(folder / "log"))
         self.lines = JsonLines(folder / "events.jsonl")
         self.parquet = Parquet(folder / "parquet")
-        self.postgres = Postgres(server) if server else None
+        self.postgres = postgres
         self.content = 0
 
     async def ours(self, said: Sequence[Said]) -> None:
@@ -145,15 +145,19 @@ class _Kept:
 async def measure(
     folder: Path, rounds: int, turns: int, server: str | None
 ) -> list[dict[str, Any]]:
-    """Fill all three with so many turns; append, convert, ask, by turns; then hold the promises."""
-    kept = _Kept(folder, await open_event_log(str(folder / "log")), server)
+    """Fill all three with so many turns; append, convert, ask, by turns; then try the promises.
+
+    Raises Refused where the server that was named cannot be used.
+    """
+    postgres = Postgres(server) if server else None
+    kept = _Kept(folder, await open_event_log(str(folder / "log")), postgres)
     try:
         rows = await _measured(kept, stream(turns), rounds, turns)
     finally:
         await kept.close()
-    if server is None:
+    if not server:
         rows.append(_skipped(f"all rows of {_POSTGRES}: {CURE}"))
-    return [*rows, *await null_promises.found(folder, server)]
+    return [*rows, *await null_promises.found(folder, server or None)]
 
 
 async def _measured(

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from tests.bench import null_promises, null_run, null_turns
-from tests.bench.null_postgres import copy_rows, insert
+from tests.bench.null_postgres import Refused, Session, copy_rows, insert
 from tests.bench.null_turns import Said
 
 
@@ -34,3 +34,10 @@ def test_what_people_say_reaches_postgres_as_it_is() -> None:
     assert "'a\tb\n\\. ''c'''" in insert([said])
     assert "\to'neill\t" in copy_rows([said])
     assert "\ta\\tb\\n\\\\. 'c'\t" in copy_rows([said])
+
+
+def test_a_server_that_does_not_answer_is_one_sentence_with_what_to_do() -> None:
+    with pytest.raises(Refused, match="MADLOG_POSTGRES") as refused:
+        Session("postgresql://127.0.0.1:1/none")
+    assert "\n" not in str(refused.value)
+    assert refused.value.exit_code == 3
