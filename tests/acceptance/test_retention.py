@@ -151,6 +151,7 @@ async def test_what_is_cold_is_old_archived_and_read_by_every_group(folder: Path
     [
         (("--older-than", "soon"), 2, "'soon' is not an age"),
         (("--apply", "--log", "nowhere"), 3, "there is no log"),
+        (("--apply", "--log", "kafka://127.0.0.1:1"), 2, "on Kafka the brokers keep them"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(

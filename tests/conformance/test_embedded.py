@@ -1,9 +1,9 @@
 """The embedded log keeps every guarantee, with its own file looked into behind its back."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 from zlib import crc32
 
 import apsw
@@ -15,8 +15,8 @@ from madlog.topics._embedded_packs import Block, pack_block, records_of, unpacke
 from madlog.topics._embedded_storage import FILE_NAME, decode_headers
 from madlog.topics.catalog import topic
 from madlog.topics.embedded import EmbeddedLog
-from madlog.topics.log import Log, Membership, NewRecord, Receipt, Record
-from madlog.topics.positions import Position, TopicPartition
+from madlog.topics.log import Log, Membership, Record
+from madlog.topics.positions import Position, TopicPartition, Vector
 from madlog.topics.testing import LogMachine, LogTests, ManualClock
 from madlog.topics.testing.log_machine import MACHINE_SETTINGS
 
@@ -96,15 +96,25 @@ class TestEmbedded(LogTests):
 
 
 class PackedLog(EmbeddedLog):
-    """A log that moves all that can be moved into packs after each append."""
+    """A log that moves all that can be moved into packs whenever somebody begins to read."""
 
-    async def _submit(self, records: Sequence[NewRecord], **rest: Any) -> list[Receipt]:
-        receipts = await super()._submit(records, **rest)
-        written = {record.topic for record in records}
-        ends = await self.end({name for name in written if topic(name).keeps == "for ever"})
+    async def _move(self) -> None:
+        names = [name for name in await self.topics() if topic(name).keeps == "for ever"]
+        ends = await super().end(names)
         async for _ in self.move_cold(ends, f"{self.url}/cold", bytes_min=0):
             pass
-        return receipts
+
+    async def end(self, topics: Collection[str]) -> Vector:
+        await self._move()
+        return await super().end(topics)
+
+    async def at_time(self, topics: Collection[str], time_us: int) -> Vector:
+        await self._move()
+        return await super().at_time(topics, time_us)
+
+    async def join(self, group: str, topics: Sequence[str]) -> Membership:
+        await self._move()
+        return await super().join(group, topics)
 
 
 class TestEmbeddedInPacks(TestEmbedded):

@@ -107,15 +107,14 @@ async def _show(state: State) -> None:
 async def _move(state: State, age_s: int, dry_run: bool) -> None:
     from madlog.analytics.lake.growth import cold_limits
     from madlog.topics import UnsupportedByBackend
-    from madlog.topics.cold import ColdStorage
-    from madlog.wiring import give_back, opened
+    from madlog.wiring import give_back, is_kafka, opened
 
+    if is_kafka(state.url):
+        raise UnsupportedByBackend(
+            "only a log in a folder moves its records: on Kafka the brokers keep them, in tiered "
+            "storage where that is set up; madlog retention alone shows what they take"
+        )
     async with opened(state.url, state.settings, create=False) as log:
-        if not isinstance(log.log, ColdStorage):
-            raise UnsupportedByBackend(
-                "only a log in a folder moves its records: on Kafka the brokers keep them, with "
-                "tiered storage where that is set up"
-            )
         limits = await cold_limits(log, log.log.clock.now_us() - age_s * 1_000_000)
         packs = await _packs(state, log, limits, dry_run)
     freed = None if dry_run else await give_back(state.url)
