@@ -4,7 +4,7 @@ Made from the log alone: what went on and when, who talked to whom, what it cost
 what was refused, and whether the log is whole. What is not known is said to be unknown.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from html import escape
@@ -12,12 +12,12 @@ from typing import Any
 
 from madlog.analytics.as_of import as_of as resolve
 from madlog.analytics.audit_charts import activity, graph
-from madlog.analytics.html_page import document, figure, short, table
+from madlog.analytics.html_page import document, figure, named, short, table
 from madlog.analytics.output import json_rows, rows
 from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.questions import ask
 from madlog.analytics.sql import query
-from madlog.analytics.tables import LogSource, Source, Table, Tables
+from madlog.analytics.tables import LogSource, Once, Source
 from madlog.topics import EventLog, Vector
 
 __all__ = ("AuditReport", "Integrity", "audit_report")
@@ -69,23 +69,6 @@ class AuditReport:
     turns: int
 
 
-class _Once:
-    """A source that makes each table once: the questions of a page read the same ones."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-        self._made: dict[str, Table] = {}
-        self._files: Any = None
-
-    async def tables(self, names: Collection[str], end: Vector) -> Tables:
-        missing = set(names) - set(self._made)
-        if missing:
-            made = await self._source.tables(missing, end)
-            self._made.update(made.kinds)
-            self._files = self._files or made.files
-        return Tables({name: self._made[name] for name in names}, self._files)
-
-
 async def audit_report(
     log: EventLog,
     name: str,
@@ -100,7 +83,7 @@ async def audit_report(
     `integrity` is what a check found, None where none was made. Raises SqlLimit.
     """
     end = await resolve(log) if as_of is None else as_of
-    once = _Once(source or LogSource(log))
+    once = Once(source or LogSource(log))
 
     async def asked(sql: str) -> list[dict[str, Any]]:
         found = await query(log, sql, as_of=end, source=once, prices=prices)
@@ -135,7 +118,7 @@ _FIGURES = """
 SELECT count(*) AS turns, count(DISTINCT conversation_id) AS conversations,
     count(DISTINCT sender) AS senders, min(occurred_at) AS first_at, max(occurred_at) AS last_at,
     (SELECT count(*) FROM tool_calls) AS tool_calls,
-    (SELECT string_agg(n || ' ' || traffic, ', ' ORDER BY traffic)
+    (SELECT string_agg(format('{:,} ', n) || traffic, ', ' ORDER BY traffic)
         FROM (SELECT traffic, count(*) AS n FROM turns GROUP BY traffic)) AS traffic
 FROM turns
 """
@@ -279,15 +262,11 @@ def _over_time(minutes: Sequence[Mapping[str, Any]]) -> list[str]:
     if not minutes:
         return []
     bars, unit = _periods(minutes)
-    keys = f"{_key('said')}turns{_key('done')}tool calls"
+    keys = named("said", "turns") + named("done", "tool calls")
     caption = f"By {unit}, UTC, as the events' own times say. {keys}"
     if any(row["period"].date() == _NO_TIME for row in minutes):
         caption += f"<br>On {_NO_TIME} stand imported turns whose source told no time."
     return ["<h2>Activity</h2>", figure(activity(bars), caption)]
-
-
-def _key(kind: str) -> str:
-    return f'<svg class="key" viewBox="0 0 8 8"><rect width="8" height="8" class="{kind}"/></svg>'
 
 
 def _periods(minutes: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], str]:
@@ -321,7 +300,7 @@ def _floored(moment: datetime, step: timedelta) -> datetime:
 def _talks(pairs: Sequence[Mapping[str, Any]]) -> list[str]:
     if not pairs:
         return ["<h2>Who talks to whom</h2>", '<p class="soft">No turn names a recipient.</p>']
-    keys = f"{_key('person')}person{_key('agent')}other"
+    keys = named("person", "person") + named("agent", "other")
     caption = f"The thicker an arrow, the more turns went that way. {keys}"
     columns = ("sender", "recipient", "turns", "conversations")
     return [

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from madlog.analytics.conversation_view import conversation_view, events_of
 from madlog.analytics.tool_text import told
 from madlog.schemas import MadlogError
 from madlog.topics import EventLog, LogEvent, TopicPartition, Vector
-from madlog.topics.catalog import CATALOG, kept_for_ever, partition_for
-from madlog.topics.log import OnDamage, Record, log_damage
+from madlog.topics.catalog import CATALOG, kept_for_ever
+from madlog.topics.log import OnDamage, log_damage
 
 __all__ = ("CausalTree", "Cause", "NoEvent", "Row", "causal_tree", "what")
 
@@ -163,7 +164,9 @@ async def causal_tree(log: EventLog, named: str, *, on_damage: OnDamage = log_da
     Raises NoEvent, NoConversation, UnknownTopic.
     """
     event_id, conversation = await _find(log, named.strip(), on_damage)
-    nodes = _linked(await _events_of(log, conversation, on_damage))
+    topics = sorted(kept_for_ever(CATALOG.values()))
+    events = events_of(log, conversation, topics, on_damage=on_damage)
+    nodes = _linked([event async for event in events])
     asked = nodes.get(event_id)
     if asked is None:
         raise NoEvent(f"{named[:80]} is about a topic that is not kept for ever: it has no tree")
@@ -204,28 +207,6 @@ def _cut_circles(nodes: Iterable[Cause]) -> None:
             at = at.cause
         if at is not None and walked[id(at)] == walk:
             at.cause = None
-
-
-async def _events_of(log: EventLog, conversation: str, on_damage: OnDamage) -> list[LogEvent]:
-    key, partitions = conversation.encode(), await log.log.topics()
-    found: list[LogEvent] = []
-    for name in sorted(set(kept_for_ever(CATALOG.values())) & set(partitions)):
-        end = await log.log.end([name])
-        keyed = CATALOG[name].key == "conversation_id"
-        if keyed:
-            tp = TopicPartition(name, partition_for(key, partitions[name]))
-            end = Vector({tp: end[tp]})
-        async for records in log.log.read(Vector(), end, on_damage=on_damage):
-            wanted = [one for one in records if (one.key == key if keyed else _about(one, key))]
-            for event in await log.decode_all(wanted, on_damage):
-                if event.fields["conversation_id"] == conversation:
-                    found.append(event)
-    return found
-
-
-def _about(record: Record, conversation: bytes) -> bool:
-    """Tell whether a record may be about a conversation: ids stand in the bytes as text."""
-    return conversation in record.value
 
 
 async def _find(log: EventLog, named: str, on_damage: OnDamage) -> tuple[str, str]:
@@ -270,8 +251,6 @@ async def _at(log: EventLog, named: str, on_damage: OnDamage) -> tuple[str, str]
 async def _turn(
     log: EventLog, conversation: str, number: int, on_damage: OnDamage
 ) -> tuple[str, str]:
-    from madlog.analytics.conversation_view import conversation_view
-
     view = await conversation_view(log, conversation, on_damage=on_damage)
     turns: Iterator[LogEvent] = (event for event in view.said if event.kind == "Turn")
     count = 0

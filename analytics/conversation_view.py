@@ -3,7 +3,7 @@
 Reads the log itself, only the partition that the conversation is in, never a projection.
 """
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,11 +18,12 @@ __all__ = (
     "LeftOut",
     "NoConversation",
     "conversation_view",
+    "events_of",
     "latest_conversation",
 )
 
 _TOPIC = "mad.conversations"
-_TOPICS = ("mad.conversations", "mad.decisions", "mad.llm", "mad.outcomes")
+_TOPICS = ("mad.conversations", "mad.decisions", "mad.llm", "mad.outcomes", "mad.processes")
 
 
 class NoConversation(MadlogError, LookupError):
@@ -35,13 +36,14 @@ class Entry:
 
     `number` counts the turns from 1, None where it is none. `result` is the call's, where it came;
     a result whose call is not here stands for itself. `changes` are changes of membership that
-    follow each other.
+    follow each other, `steps` the moves of processes that came of it.
     """
 
     event: LogEvent
     number: int | None = None
     result: LogEvent | None = None
     changes: list[LogEvent] = field(default_factory=list)
+    steps: list[LogEvent] = field(default_factory=list)
 
     @property
     def event_ids(self) -> tuple[str, ...]:
@@ -72,6 +74,7 @@ class ConversationView:
     decisions: list[LogEvent] = field(default_factory=list)
     calls: list[LogEvent] = field(default_factory=list)
     outcomes: list[LogEvent] = field(default_factory=list)
+    steps: list[LogEvent] = field(default_factory=list)
 
     @property
     def cost_usd(self) -> float | None:
@@ -102,7 +105,19 @@ class ConversationView:
                     made.append(Entry(event))
                 else:
                     of.result = event
+        self._add_steps(made)
         return made
+
+    def _add_steps(self, entries: list[Entry]) -> None:
+        """Put each move of a process to what caused it, or else to what was there by then."""
+        place = {name: entry for entry in entries for name in entry.event_ids}
+        for step in self.steps:
+            of = place.get(step.fields["causation_id"] or "")
+            if of is None:
+                at = step.fields["occurred_at"]
+                then = (entry for entry in entries if entry.event.fields["occurred_at"] <= at)
+                of = max(then, key=lambda entry: entry.event.fields["occurred_at"], default=None)
+            (entries[0] if of is None else of).steps.append(step)
 
     def left_out(self) -> Iterator[LeftOut]:
         """Yield for each language model call that says what it was shown what it was not.
@@ -135,6 +150,7 @@ class ConversationView:
             "decisions": [event.fields for event in self.decisions],
             "llm_calls": [event.fields for event in self.calls],
             "outcomes": [event.fields for event in self.outcomes],
+            "process_steps": [event.fields for event in self.steps],
             "cost_usd": self.cost_usd,
         }
 
@@ -167,6 +183,24 @@ async def latest_conversation(
     return newest[1]
 
 
+async def events_of(
+    log: EventLog, conversation_id: str, topics: Collection[str], *, on_damage: OnDamage
+) -> AsyncIterator[LogEvent]:
+    """Yield what topics hold of a conversation, topic after topic; missing topics are empty."""
+    key, partitions = conversation_id.encode(), await log.log.topics()
+    for name in (name for name in topics if name in partitions):
+        end = await log.log.end([name])
+        if CATALOG[name].key == "conversation_id":
+            tp = TopicPartition(name, partition_for(key, partitions[name]))
+            end = Vector({tp: end[tp]})
+        async for records in log.log.read(Vector(), end, on_damage=on_damage):
+            # Ids stand in the bytes as text: what is of others need not be decoded.
+            about = [record for record in records if key in record.value]
+            for event in await log.decode_all(about, on_damage):
+                if event.fields["conversation_id"] == conversation_id:
+                    yield event
+
+
 async def conversation_view(
     log: EventLog, conversation_id: str, *, on_damage: OnDamage = log_damage
 ) -> ConversationView:
@@ -179,19 +213,10 @@ async def conversation_view(
         "mad.decisions": view.decisions,
         "mad.llm": view.calls,
         "mad.outcomes": view.outcomes,
+        "mad.processes": view.steps,
     }
-    topics = await log.log.topics()
-    for name in _TOPICS:
-        if name not in topics:
-            continue
-        end = await log.log.end([name])
-        if CATALOG[name].key == "conversation_id":
-            tp = TopicPartition(name, partition_for(conversation_id.encode(), topics[name]))
-            end = Vector({tp: end[tp]})
-        async for batch in log.read(Vector(), end, on_damage=on_damage):
-            lists[name].extend(
-                event for event in batch if event.fields["conversation_id"] == conversation_id
-            )
+    async for event in events_of(log, conversation_id, _TOPICS, on_damage=on_damage):
+        lists[event.record.topic].append(event)
     if not view.said:
         raise NoConversation(
             f"the log holds no conversation {conversation_id[:80]!r}: "

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-__all__ = ("document", "figure", "short", "table")
+__all__ = ("document", "figure", "named", "short", "table")
 
 _ROWS_MAX = 15
 _LIST_MAX = 2
@@ -32,6 +32,7 @@ th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid var(--line);ve
 td{overflow-wrap:break-word;max-width:28rem}td.w{min-width:11rem}
 th.n,td.n{text-align:right;font-variant-numeric:tabular-nums}td.n,td.t{white-space:nowrap}
 code{font-size:.88em;overflow-wrap:anywhere}
+.named{white-space:nowrap}
 .key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .9em;border-radius:2px}
 """
 
@@ -44,6 +45,12 @@ def document(title: str, body: Sequence[str], style: str = "") -> str:
         f"<title>{escape(title)}</title><style>{_STYLE}{style}</style></head><body>"
         f"{''.join(body)}</body></html>\n"
     )
+
+
+def named(kind: str, meaning: str) -> str:
+    """Return the colour of a class of shapes, with what it means."""
+    patch = f'<svg class="key" viewBox="0 0 8 8"><rect width="8" height="8" class="{kind}"/></svg>'
+    return f'<span class="named">{patch}{escape(meaning)}</span> '
 
 
 def figure(svg: str, caption: str) -> str:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-from madlog.analytics.html_page import document, figure, short, table
+from madlog.analytics.html_page import document, figure, named, short, table
 from madlog.analytics.output import json_rows
 from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.questions import ask
 from madlog.analytics.routing_charts import MEANINGS, intervals, reliability, shares
 from madlog.analytics.sql import query
-from madlog.analytics.tables import LogSource
+from madlog.analytics.tables import LogSource, Once, Source
 from madlog.topics import EventLog, Vector
 
 __all__ = ("RoutingReport", "routing_report")
@@ -31,21 +31,29 @@ class RoutingReport:
 
 
 async def routing_report(
-    log: EventLog, *, as_of: Vector | None = None, prices: PriceList = NO_PRICES
+    log: EventLog,
+    *,
+    as_of: Vector | None = None,
+    prices: PriceList = NO_PRICES,
+    source: Source | None = None,
 ) -> RoutingReport:
-    """Make the page from the log up to `as_of`, by default its end now."""
+    """Make the page from the log up to `as_of`, by default its end now. Raises SqlLimit."""
     end = await log.log.end(sorted(await log.log.topics())) if as_of is None else as_of
+    once = Once(source or LogSource(log))
+
+    async def asked(name: str, **given: str) -> list[dict[str, Any]]:
+        found = await ask(log, name, given, as_of=end, prices=prices, source=once)
+        return list(json_rows(found))
+
     told = {
-        name: list(json_rows(await ask(log, name, as_of=end, prices=prices)))
+        name: await asked(name)
         for name in ("tiers", "learned", "promises", "escalations", "regret", "savings")
     }
-    of_all = await ask(log, "calibration", {"by_model": "no"}, as_of=end)
-    told["calibration"] = list(json_rows(of_all))
-    for name in _PARTS:
-        told[f"tiers by {name}"] = list(json_rows(await ask(log, "tiers", {"by": name}, as_of=end)))
-    source = LogSource(log)
-    by_model = await query(log, _BY_MODEL, as_of=end, source=source)
-    traffic = _said(list(json_rows(await query(log, _TRAFFIC, as_of=end, source=source))))
+    told["calibration"] = await asked("calibration", by_model="no")
+    for part in _PARTS:
+        told[f"tiers by {part}"] = await asked("tiers", by=part)
+    by_model = await query(log, _BY_MODEL, as_of=end, source=once)
+    traffic = _said(list(json_rows(await query(log, _TRAFFIC, as_of=end, source=once))))
     decisions = sum(row["decisions"] for row in told["tiers"])
     body = [
         "<h1>What the tiers settle, and how often they are wrong</h1>",
@@ -159,11 +167,7 @@ def _title(mode: str) -> str:
 
 
 def _legend() -> str:
-    keys = "".join(
-        f'<svg class="key" viewBox="0 0 8 8"><rect width="8" height="8" class="{tier}"/></svg>'
-        f"{escape(meaning)}"
-        for tier, meaning in MEANINGS.items()
-    )
+    keys = "".join(named(tier, meaning) for tier, meaning in MEANINGS.items())
     return f'<p class="soft">{keys}</p>'
 
 

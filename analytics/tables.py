@@ -17,7 +17,17 @@ from madlog.topics import CATALOG, EventLog, LogEvent, TopicPartition, Vector
 from madlog.topics.catalog import partition_for, topic
 from madlog.topics.log import OnDamage, log_damage
 
-__all__ = ("Last", "LogSource", "Scan", "Source", "Table", "TableBuilder", "Tables", "topics_of")
+__all__ = (
+    "Last",
+    "LogSource",
+    "Once",
+    "Scan",
+    "Source",
+    "Table",
+    "TableBuilder",
+    "Tables",
+    "topics_of",
+)
 
 # A chunk of a table is built when it has this many rows, or this many bytes of records.
 _ROWS = 2048
@@ -142,6 +152,24 @@ class Source(Protocol):
 
     async def tables(self, names: Collection[str], end: Vector) -> Tables:
         """Return the table of each named kind, of the events before `end`."""
+
+
+class Once:
+    """A source that makes each table once: the queries of a page read the same ones, to one end."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._made: dict[str, Table] = {}
+        self._files: Any = None
+
+    async def tables(self, names: Collection[str], end: Vector) -> Tables:
+        """Return the tables of kinds, those not made before made now."""
+        missing = set(names) - set(self._made)
+        if missing:
+            made = await self._source.tables(missing, end)
+            self._made.update(made.kinds)
+            self._files = self._files or made.files
+        return Tables({name: self._made[name] for name in names}, self._files)
 
 
 class LogSource:

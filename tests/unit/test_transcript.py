@@ -14,6 +14,7 @@ from madlog.schemas import (
     LlmCall,
     Outcome,
     Part,
+    ProcessStep,
     Sender,
     Source,
     ToolCall,
@@ -219,3 +220,38 @@ async def test_what_a_model_could_not_have_been_shown_is_not_said_to_be_left_out
         LlmCall(**about(6), messages=(eid(1),)),
     )
     assert list(view.left_out()) == []
+
+
+@pytest.mark.parametrize("width", [100, 40])
+async def test_the_moves_of_a_process_stand_in_a_line_under_what_caused_them(
+    capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    process: dict[str, Any] = {"instance_id": eid(9), "mad": "bot", "process": "p1"}
+    more: dict[str, Any] = {
+        "action": "refund",
+        "arguments": '{"eur": 5}',
+        "reason": "it was broken",
+    }
+    view = await viewed(
+        said(1, "it broke"),
+        said(3, "done", "bot"),
+        ProcessStep(**about(4, causation_id=eid(1)), **process, state="started"),
+        ProcessStep(**about(5, causation_id=eid(1)), **process, **more, state="step"),
+        # What a timer caused stands where it came.
+        ProcessStep(**about(6, causation_id=eid(8)), **process, state="timed-out"),
+    )
+    lines = [line.strip() for line in printed(view, capsys, Fold.LINE, width)]
+    moved = next(
+        at for at, line in enumerate(lines) if line.startswith("process p1 of bot: started")
+    )
+    assert lines[moved - 1].endswith("it broke")
+    assert "process p1 of bot: timed-out" in lines[moved + 2 :]
+    whole = printed(view, capsys, Fold.NONE, 100)
+    assert [line.strip() for line in whole if "refund" in line] == [
+        "process p1 of bot: step refund(eur=5): it was broken"
+    ]
+    assert [step["state"] for step in view.as_json()["process_steps"]] == [
+        "started",
+        "step",
+        "timed-out",
+    ]

@@ -157,6 +157,8 @@ def _print_columns(
         beside = margin.told(entry, " " if one_line else "\n")
         who = _who(entry, colours, to=not one_line)
         table.add_row(number, who, _what(entry, fold), beside)
+        for step in _steps(entry.steps, fold):
+            table.add_row("", "", step, "")
     console.print(table)
 
 
@@ -177,7 +179,8 @@ def _print_stacked(
         console.print(head.append("  ").append_text(beside) if beside.plain else head)
         what = _what(entry, fold)
         what.no_wrap, what.overflow = fold is Fold.LINE, "ellipsis"
-        console.print(Padding(what, (0, 0, 0, 2), expand=False))
+        for text in (what, *_steps(entry.steps, fold)):
+            console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
 
 def _who(entry: "Entry", colours: dict[str, str], *, to: bool) -> "Text":
@@ -238,6 +241,32 @@ def _changes(events: "list[LogEvent]") -> str:
         subject = event.fields["participant"]
         words.setdefault(event.fields["change"], []).extend([subject] if subject else [])
     return "; ".join(f"{change} {', '.join(names)}".rstrip() for change, names in words.items())
+
+
+def _steps(events: "list[LogEvent]", fold: Fold) -> "list[Text]":
+    """Put the moves of each process into a line; unfolded, each move into its own, with why."""
+    from rich.text import Text
+
+    lines: dict[str, list[str]] = {}
+    for event in events:
+        fields = event.fields
+        name = f"process {fields['process']} of {fields['mad']}"
+        move = " ".join(filter(None, (fields["state"], fields["action"])))
+        if fold is not Fold.NONE:
+            lines.setdefault(name, []).append(move)
+            continue
+        given = f"({_fields(fields['arguments'], fold)})" if fields["arguments"] else ""
+        why = f": {fields['reason']}" if fields["reason"] else ""
+        lines[f"{name} {len(lines)}"] = [f"{name}: {move}{given}{why}"]
+    return [
+        Text(
+            moves[0] if fold is Fold.NONE else f"{name}: {', '.join(moves)}",
+            style="dim",
+            no_wrap=fold is Fold.LINE,
+            overflow="ellipsis" if fold is Fold.LINE else "fold",
+        )
+        for name, moves in lines.items()
+    ]
 
 
 def _folded(text: str, fold: Fold) -> str:

@@ -57,7 +57,8 @@ async def _routing(state: State, out: Path, prices: "PriceList") -> None:
     from madlog.wiring import opened
 
     async with opened(state.url, state.settings, create=False) as log:
-        made = await routing_report(log, prices=prices)
+        lake = await open_source(log, state.url, state.settings)
+        made = await routing_report(log, prices=prices, source=lake)
     _write(out, made.html)
     note(f"up to {made.as_of}")
     print_object(state, {"file": str(out), "decisions": made.decisions})
