@@ -6,12 +6,22 @@ MadlogError (madlog.schemas)
     ├── UnknownModel (LookupError)    no such model on the log, and no such file
     ├── BadGuard (ValueError)         the guard cannot be loaded, or is no predicate
     ├── GuardFailed (RuntimeError)    the guard raised, or gave no answer that a guard gives
+    ├── GuardTooSlow                  exit code 3: the guard did not come back in its time
     └── BadSnapshot (ValueError)      what a stopped replay left cannot be gone on from
 """
 
+from typing import ClassVar
+
 from madlog.analytics.errors import AnalyticsError
 
-__all__ = ("BadGuard", "BadSnapshot", "GuardFailed", "NothingAsked", "UnknownModel")
+__all__ = (
+    "BadGuard",
+    "BadSnapshot",
+    "GuardFailed",
+    "GuardTooSlow",
+    "NothingAsked",
+    "UnknownModel",
+)
 
 
 class NothingAsked(AnalyticsError, ValueError):
@@ -28,6 +38,12 @@ class BadGuard(AnalyticsError, ValueError):
 
 class GuardFailed(AnalyticsError, RuntimeError):
     """The guard raised: correct it and run it again; nothing was changed."""
+
+
+class GuardTooSlow(AnalyticsError):
+    """The guard did not come back in its time: it goes on for ever, or compares all with all."""
+
+    exit_code: ClassVar[int] = 3
 
 
 class BadSnapshot(AnalyticsError, ValueError):

@@ -7,21 +7,27 @@ run: a guard that failed in silence would look as if it let everything through.
 import asyncio
 import importlib
 import importlib.util
+import inspect
 import re
-from collections.abc import Callable, Mapping
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
+from types import FrameType, ModuleType
 from typing import Any, Protocol
 
 from madlog.analytics.what_if.acts import Act, Acts, Past
-from madlog.analytics.what_if.errors import BadGuard, GuardFailed
+from madlog.analytics.what_if.errors import BadGuard, GuardFailed, GuardTooSlow
 
 __all__ = ("Guard", "PythonGuard", "load_guard")
 
 _FUNCTION = re.compile(r"(?P<place>[A-Za-z_][\w.]*|.+\.py):(?P<name>[A-Za-z_]\w*)")
 _BYTES_MAX = 1 << 20
 _HEARD_EVERY = 500
+# How long a function may think about one act.
+_SECONDS_MAX = 10.0
 
 
 class Guard(Protocol):
@@ -43,27 +49,83 @@ class PythonGuard:
     function: Callable[[Act, Past], Any]
 
     async def blocked(self, acts: Acts) -> Mapping[str, str]:
-        """Return the event_ids of the calls that it blocks, with why; raises GuardFailed."""
+        """Return the event_ids of the calls that it blocks, with why.
+
+        Raises GuardFailed, GuardTooSlow.
+        """
         found = {}
-        for number, (act, past) in enumerate(acts.moments()):
-            if number % _HEARD_EVERY == 0:
-                await asyncio.sleep(0)  # where Ctrl-C is heard
-            try:
-                answer = self.function(act, past)
-            except Exception as error:
-                raise GuardFailed(
-                    f"the guard {self.named} raised {type(error).__name__}: {str(error)[:200]} at "
-                    f"{act} of {act.agent}, event {act.event_id} in {act.conversation_id}: correct "
-                    "it and run it again; nothing was changed"
-                ) from error
-            if not isinstance(answer, bool | str | None):
-                raise GuardFailed(
-                    f"the guard {self.named} answered {str(answer)[:60]!r} at {act}, event "
-                    f"{act.event_id}: answer True or a reason to block, False or None to let it run"
-                )
-            if answer:
-                found[act.event_id] = answer if isinstance(answer, str) else "blocked"
+        with _alarm():
+            for number, (act, past) in enumerate(acts.moments()):
+                if number % _HEARD_EVERY == 0:
+                    await asyncio.sleep(0)  # where Ctrl-C is heard
+                answer = self._asked(act, past)
+                if answer:
+                    found[act.event_id] = answer if isinstance(answer, str) else "blocked"
         return found
+
+    def _asked(self, act: Act, past: Past) -> bool | str | None:
+        try:
+            with _limited():
+                answer = self.function(act, past)
+        except _TooLong:
+            raise GuardTooSlow(
+                f"the guard {self.named} was at {act}, event {act.event_id}, for {_SECONDS_MAX:g} "
+                "s and has not answered: it goes on for ever, or does too much for each call"
+            ) from None
+        # An exit is an error here too: it would end the command as if that had been asked for.
+        except (Exception, SystemExit) as error:
+            raise GuardFailed(
+                f"the guard {self.named} raised {type(error).__name__}: {str(error)[:200]} at "
+                f"{act} of {act.agent}, event {act.event_id} in {act.conversation_id}: correct "
+                "it and run it again; nothing was changed"
+            ) from error
+        if inspect.iscoroutine(answer):
+            answer.close()
+            raise GuardFailed(f"the guard {self.named} is async: write it as a plain def")
+        if not isinstance(answer, bool | str | None):
+            raise GuardFailed(
+                f"the guard {self.named} answered {str(answer)[:60]!r} at {act}, event "
+                f"{act.event_id}: answer True or a reason to block, False or None to let it run"
+            )
+        return answer
+
+
+class _TooLong(BaseException):
+    """Not an Exception, lest the guard itself catches it."""
+
+
+def _too_long(number: int, frame: FrameType | None) -> None:
+    raise _TooLong
+
+
+def _by_signals() -> bool:
+    """Whether a function can be stopped: signals are the main thread's."""
+    return hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread()
+
+
+@contextmanager
+def _alarm() -> Iterator[None]:
+    """Let an alarm stop what runs too long, and put back what alarms did before."""
+    if not _by_signals():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, _too_long)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextmanager
+def _limited() -> Iterator[None]:
+    if not _by_signals():
+        yield
+        return
+    signal.setitimer(signal.ITIMER_REAL, _SECONDS_MAX)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def load_guard(given: str) -> Guard:
@@ -75,6 +137,8 @@ def load_guard(given: str) -> Guard:
     match = _FUNCTION.fullmatch(given.strip())
     if match is not None:
         return _function(given.strip(), match["place"], match["name"])
+    if not given.strip():
+        raise BadGuard("the guard is empty: write what is true where a call is blocked")
     # Not above: DuckDB takes memory that replays without such a guard do not need.
     from madlog.analytics.what_if.sql_guard import SqlGuard
 
@@ -125,7 +189,7 @@ def _module(named: str, place: str) -> ModuleType:
         spec.loader.exec_module(module)
     except BadGuard:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadGuard(
             f"the guard's {place} cannot be loaded: {type(error).__name__}: {str(error)[:200]}"
         ) from error

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from madlog.analytics.errors import SqlLimit
 from madlog.analytics.what_if.acts import Act, Acts
-from madlog.analytics.what_if.errors import BadGuard, GuardFailed
+from madlog.analytics.what_if.errors import BadGuard, GuardFailed, GuardTooSlow
 
 __all__ = ("COLUMNS", "SqlGuard")
 
@@ -35,6 +35,7 @@ COLUMNS: Final = (
     "caused_by",
     "number",
 )
+_BEGINNING: Final = "SELECT call.event_id FROM call WHERE (\n"
 _SETTINGS: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": False,
     "autoinstall_known_extensions": False,
@@ -64,6 +65,7 @@ _SCHEMA = pa.schema(
 # The relations of the past, and the column whose number lies before the call's own.
 _BEFORE = {"past": "answered", "begun": "number"}
 _BATCH = 4096
+_SECONDS_MAX = 600.0
 _OF_CALLS = ", ".join(COLUMNS)
 _TABLES = f"""
 CREATE TABLE _calls AS SELECT * REPLACE (
@@ -90,7 +92,7 @@ class SqlGuard:
         """Return the event_ids of the calls that it blocks, with why.
 
         Raises BadGuard where it is no expression over calls, GuardFailed where a value stops it,
-        SqlLimit where it takes too much memory.
+        SqlLimit where it takes too much memory, GuardTooSlow where it takes too long.
         """
         with duckdb.connect(":memory:", config=_SETTINGS) as con:
             sql = _causal(con, self.predicate)
@@ -98,11 +100,17 @@ class SqlGuard:
             con.execute(_TABLES)
             work = asyncio.get_running_loop().run_in_executor(None, _run, con, sql)
             try:
-                rows = await asyncio.shield(work)
-            except asyncio.CancelledError:
+                rows = await asyncio.wait_for(asyncio.shield(work), _SECONDS_MAX)
+            except (asyncio.CancelledError, TimeoutError) as error:
                 con.interrupt()
                 await asyncio.wait([work])
-                raise
+                work.exception()  # that it was interrupted, which nobody need be told
+                if isinstance(error, asyncio.CancelledError):
+                    raise
+                raise GuardTooSlow(
+                    f"the guard took more than {_SECONDS_MAX:g} s: it goes on for ever, or "
+                    "compares all calls with all, where an equality of past and call makes it fast"
+                ) from error
         return {event_id: "blocked" for (event_id,) in rows}
 
 
@@ -110,7 +118,10 @@ def _run(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
     try:
         return con.execute(sql).fetchall()
     except (duckdb.BinderException, duckdb.CatalogException) as error:
-        raise BadGuard(f"the guard is no predicate over calls: {_line(error)}") from error
+        raise BadGuard(
+            f"the guard is no predicate over calls: {_line(error)}; call has {', '.join(COLUMNS)}, "
+            "past also ok, result, error, answered"
+        ) from error
     except duckdb.OutOfMemoryException as error:
         raise SqlLimit(
             f"the guard ran out of memory: compare past and call by =; {_line(error)}"
@@ -121,11 +132,16 @@ def _run(con: duckdb.DuckDBPyConnection, sql: str) -> list[Any]:
 
 def _causal(con: duckdb.DuckDBPyConnection, predicate: str) -> str:
     """Return the SELECT of the calls that are blocked, each subquery bound to the call's past."""
-    sql = f"SELECT call.event_id FROM call WHERE (\n{predicate}\n)"
+    if not predicate.strip():
+        raise BadGuard("the guard is empty: write what is true where a call is blocked")
+    sql = f"{_BEGINNING}{predicate}\n)"
     ((answer,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     tree = json.loads(answer)
     if tree.get("error"):
-        raise BadGuard(f"the guard is no SQL expression: {_line(tree.get('error_message', ''))}")
+        where = _where(predicate, int(tree.get("position", len(_BEGINNING))) - len(_BEGINNING))
+        raise BadGuard(
+            f"the guard is no SQL expression: {_line(tree.get('error_message', ''))}, {where}"
+        )
     if len(tree["statements"]) != 1:
         raise BadGuard("the guard is more than one SQL expression: write one that is true or false")
     outer = tree["statements"][0]["node"]
@@ -143,6 +159,14 @@ def _causal(con: duckdb.DuckDBPyConnection, predicate: str) -> str:
     # Deserialised by the same version that parsed it, so the text is what was checked.
     ((made,),) = con.execute("SELECT json_deserialize_sql(?)", [json.dumps(tree)]).fetchall()
     return str(made)
+
+
+def _where(predicate: str, place: int) -> str:
+    """Say where in a guard the parser stopped."""
+    if place >= len(predicate.rstrip()):
+        return "which is after its end: something is missing there"
+    line, column = predicate.count("\n", 0, place) + 1, place - predicate.rfind("\n", 0, place)
+    return f"in line {line}, column {column}"
 
 
 def _function(node: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """A guard on the record: it sees what was known then and no more, and what it blocks is judged."""
 
 import asyncio
+import gc
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,19 @@ from tests.unit.test_retrospect import log_of
 from tests.unit.what_if_scene import eid, ended, no_blob, refund, refunds
 
 from madlog.analytics.questions import ask
-from madlog.analytics.what_if import Act, Asked, Past, WhatIfReport, load_guard, what_if
+from madlog.analytics.what_if import (
+    Act,
+    Asked,
+    Past,
+    WhatIfReport,
+    guards,
+    load_guard,
+    sql_guard,
+    what_if,
+)
 from madlog.analytics.what_if.acts import read_acts
 from madlog.analytics.what_if.effects import repeats
-from madlog.analytics.what_if.errors import BadGuard, GuardFailed
+from madlog.analytics.what_if.errors import BadGuard, GuardFailed, GuardTooSlow
 from madlog.mads.demo.traffic import traffic
 from madlog.topics import EventLog, Vector
 from madlog.topics.log import log_damage
@@ -166,9 +177,43 @@ async def test_a_guard_that_raises_names_the_act_and_the_error(tmp_path: Path) -
         await guarded(log, f"{file}:guard")
     with pytest.raises(GuardFailed, match="Conversion Error"):
         await guarded(log, "(call.arguments->>'order_id')::INT > 'x'::INT")
-    file.write_text("def guard(act, past):\n    return 17\n")
-    with pytest.raises(GuardFailed, match="answered '17'"):
-        await guarded(log, f"{file}:guard")
+    for said, why in (
+        ("def guard(act, past):\n    return 17\n", "answered '17'"),
+        ("def guard(act, past):\n    raise SystemExit(4)\n", "raised SystemExit: 4"),
+        ("async def guard(act, past):\n    return True\n", "plain def"),
+    ):
+        file.write_text(said)
+        with pytest.raises(GuardFailed, match=why):
+            await guarded(log, f"{file}:guard")
+
+
+async def test_a_function_that_never_answers_is_stopped_at_the_act(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "endless.py"
+    file.write_text(
+        "def guard(act, past):\n    while True:\n        try:\n            pass\n"
+        "        except Exception:\n            pass\n"
+    )
+    before = signal.getsignal(signal.SIGALRM)
+    monkeypatch.setattr(guards, "_SECONDS_MAX", 0.05)
+    with pytest.raises(GuardTooSlow, match=rf"was at refund\(.*{eid(2)}, for 0.05 s"):
+        await guarded(await refunds(*scene()), f"{file}:guard")
+    assert (signal.getsignal(signal.SIGALRM), GuardTooSlow.exit_code) == (before, 3)
+
+
+@pytest.mark.parametrize(
+    ("predicate", "where"),
+    [
+        ("call.action =", "after its end"),
+        ("1 =\n2 + * 3", "line 2, column 7"),
+        ("call.acton = 'refund'", "call has event_id, conversation_id, agent, action"),
+        (" \n", "is empty"),
+    ],
+)
+async def test_where_a_guard_in_sql_is_wrong_is_said(predicate: str, where: str) -> None:
+    with pytest.raises(BadGuard, match=where):
+        await guarded(await log_of(refund(1, "1")), predicate)
 
 
 @pytest.mark.parametrize(
@@ -178,13 +223,15 @@ async def test_a_guard_that_raises_names_the_act_and_the_error(tmp_path: Path) -
         ("{}/none.sql", "cannot be read"),
         ("{}/there.py:nothing", "those that it has are guard"),
         ("{}/there.py:LIMIT", "no function"),
-        ("{}/broken.py:guard", "SyntaxError"),
+        ("{}/broken.py:guard", "SyntaxError.*line 1"),
+        ("{}/ends.py:guard", "SystemExit"),
         ("no_such_module_here:guard", "ModuleNotFoundError"),
     ],
 )
 def test_a_guard_that_is_not_there_is_refused(tmp_path: Path, given: str, why: str) -> None:
     (tmp_path / "there.py").write_text("LIMIT = 3\ndef guard(act, past):\n    return False\n")
     (tmp_path / "broken.py").write_text("def guard(\n")
+    (tmp_path / "ends.py").write_text("raise SystemExit(0)\n")
     with pytest.raises(BadGuard, match=why):
         load_guard(given.format(tmp_path))
 
@@ -197,10 +244,19 @@ def test_the_past_is_read_only() -> None:
     assert Past().same(act, "order_id") == ()
 
 
-async def test_a_guard_that_takes_too_long_is_stopped() -> None:
+async def test_a_guard_that_takes_too_long_is_stopped_without_a_word_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     log = await log_of(*(refund(number, str(number)) for number in range(1, 200)))
     slow = "(select count(*) from begun a, begun b, begun c, begun d where a.action <> 'x') < 0"
+    told: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: told.append(context))
     task = asyncio.ensure_future(guarded(log, slow))
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(task, 0.3)
+        await asyncio.wait_for(task, 0.2)
     assert task.cancelled()
+    monkeypatch.setattr(sql_guard, "_SECONDS_MAX", 0.1)
+    with pytest.raises(GuardTooSlow, match=r"more than 0\.1 s"):
+        await guarded(log, slow)
+    gc.collect()
+    assert told == []
