@@ -8,19 +8,33 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from madlog.cli._context import JsonOption, LogOption, State, note, print_object, run, state_of
+from madlog.cli._context import (
+    JsonOption,
+    LogOption,
+    State,
+    fail,
+    note,
+    print_object,
+    run,
+    state_of,
+)
 from madlog.cli._damage import flip_one_byte
 
 __all__ = ("register",)
 
 _WIDTH = 80
 _SCREEN_LINES_MAX = 19
+_AT_ONCE = 2
+# Far more than a command takes on a busy machine: who reaches it, hangs.
+_COMMAND_S_MAX = 600
 _REFUNDED_TWICE = """select arguments->>'order_id' as order_id, count(*) as refunds,
   max((arguments->>'amount_eur')::int) as eur
 from tool_calls where action = 'refund'
@@ -39,6 +53,11 @@ _LEARNED = """select version as model, count(*) as decisions,
 from decisions d join models m on m.event_id = model_id
 left join outcomes o on o.about_id = d.event_id and o.judged_by = 'record'
 group by 1 order by min(m.appended_at)"""
+_ASKED = ("ask", "duplicate-effects"), ("sql", _REFUNDED_TWICE)
+_SHOWN = "show", "latest", "--brief"
+_TRIED = "replay", "what-if", "--show", "1", "--guard", _GUARD
+_REBUILT = "replay", "rebuild"
+_SAVED = ("sql", _LEARNED), ("ask", "tiers", "--json")
 
 
 def register(app: typer.Typer) -> None:
@@ -56,6 +75,10 @@ class _Show:
     log: str
     on_kafka: bool
     facts: dict[str, Any] = field(default_factory=dict)
+    _pool: ThreadPoolExecutor = field(default_factory=partial(ThreadPoolExecutor, _AT_ONCE))
+    _begun: dict[tuple[str, ...], "Future[subprocess.CompletedProcess[str]]"] = field(
+        default_factory=dict
+    )
 
     def screen(self, number: int, title: str) -> None:
         if not self.state.json:
@@ -74,22 +97,22 @@ class _Show:
         lines_max: int | None = None,
         told: Callable[[str], list[str]] | None = None,
     ) -> str:
-        """Run a real command, print it and its answer, or what is told of it; return that."""
-        place = log or self.log
-        shown = " ".join(_quoted(argument) for argument in (*arguments, "--log", place))
-        self.say(f"$ madlog {shown}")
-        done = subprocess.run(
-            [sys.executable, "-m", "madlog", *arguments, "--log", place],
-            capture_output=True,
-            text=True,
-            env={**os.environ, "COLUMNS": str(_WIDTH), "PYTHONIOENCODING": "utf-8"},
-            check=False,
-            timeout=120,
-        )
+        """Run a real command, print it and its answer, or what is told of it; return that.
+
+        One that was begun before is waited for.
+        """
+        said = (*arguments, "--log", log or self.log)
+        self.say(f"$ madlog {' '.join(map(_quoted, said))}")
+        self.begin(*arguments, log=log)
+        try:
+            done = self._begun.pop(said).result()
+        except subprocess.TimeoutExpired as error:
+            text = f"the demo stopped: that command was not done after {_COMMAND_S_MAX} s"
+            raise fail(text, 3) from error
         if done.returncode != code:
             note(done.stdout + done.stderr)
-            note(f"madlog: the demo stopped: that command ended with {done.returncode}, not {code}")
-            raise typer.Exit(1)
+            ended = f"that command ended with {done.returncode}, not {code}"
+            raise fail(f"the demo stopped: {ended}", 1)
         lines = done.stdout.splitlines() if told is None else told(done.stdout)
         most = lines_max or _SCREEN_LINES_MAX
         for line in lines[:most]:
@@ -97,6 +120,23 @@ class _Show:
         if len(lines) > most:
             self.say(f"… {len(lines) - most} more lines")
         return done.stdout
+
+    def begin(self, *arguments: str, log: str | None = None) -> None:
+        """Run a command whose screen comes later, beside what runs already."""
+        said = (*arguments, "--log", log or self.log)
+        if said not in self._begun:
+            self._begun[said] = self._pool.submit(_ran, said)
+
+
+def _ran(said: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "madlog", *said],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "COLUMNS": str(_WIDTH), "PYTHONIOENCODING": "utf-8"},
+        check=False,
+        timeout=_COMMAND_S_MAX,
+    )
 
 
 def _quoted(argument: str) -> str:
@@ -125,9 +165,13 @@ def demo(
     show.say("madlog demo: a refund team of 6 agents and 2 people. Its traffic is scripted,")
     show.say("its models too; everything else on these screens is the real thing.")
     _durable(show, turns, seed)
+    # These only read, so they run side by side; nothing is appended before all are done.
+    before = run(_ends(show.log))
+    for arguments in (*_ASKED, _SHOWN, _TRIED):
+        show.begin(*arguments)
     _ask(show)
     _see(show)
-    _what_if(show)
+    _what_if(show, before)
     _prove(show)
     _save(show)
     _now_yours(show)
@@ -239,22 +283,21 @@ async def _count(url: str) -> tuple[int, int]:
 def _ask(show: _Show) -> None:
     show.screen(2, "Ask: was anything done twice?")
     # Its first record is order 4711; the others follow in the second command's table.
-    show.command("ask", "duplicate-effects", lines_max=6)
+    show.command(*_ASKED[0], lines_max=6)
     show.say()
-    show.command("sql", _REFUNDED_TWICE)
+    show.command(*_ASKED[1])
 
 
 def _see(show: _Show) -> None:
     """Screen 3: the newest conversation is the one that refunded twice, and the log says why."""
     show.screen(3, "See: how it happened, what it cost, what the model had not been shown")
-    show.command("show", "latest", "--brief")
+    show.command(*_SHOWN)
 
 
-def _what_if(show: _Show) -> None:
+def _what_if(show: _Show, before: dict[str, int]) -> None:
     """Screen 4: a guard on the record blocks what was done twice and nothing else."""
     show.screen(4, "What if: no refund of an order that has been refunded")
-    before = run(_ends(show.log))
-    show.command("replay", "what-if", "--show", "1", "--guard", _GUARD)
+    show.command(*_TRIED)
     after = run(_ends(show.log))
     asked, appended = (
         after["mad.llm"] - before["mad.llm"],
@@ -280,12 +323,17 @@ def _prove(show: _Show) -> None:
     title = "Prove: replay from offset zero agrees"
     show.screen(5, title if show.on_kafka else f"{title}, one flipped byte is found")
     show.command("worker", "--until-idle", lines_max=2)
-    show.command("replay", "rebuild", lines_max=8)
+    copy = show.log + "-damaged"
+    show.begin(*_REBUILT)
+    if not show.on_kafka:
+        show.begin("backup", copy)
+    for arguments in _SAVED:
+        show.begin(*arguments)
+    show.command(*_REBUILT, lines_max=8)
     if show.on_kafka:
         show.command("check", lines_max=2)
         show.say("(the flipped byte needs a log's files: see it with `madlog demo`)")
         return
-    copy = show.log + "-damaged"
     show.command("backup", copy, lines_max=1)
     place = run(flip_one_byte(Path(copy), show.state.settings))
     show.say(f"# one byte flipped at byte {place:,} of the copy's file")
@@ -298,9 +346,9 @@ def _save(show: _Show) -> None:
     show.screen(6, "Save: the tiers before and after learning, language model calls avoided")
     show.say("Each model learned from the conversations before those that it decides; right is")
     show.say("what the agent did then, with the same arguments. seed-1 had not learned.")
-    show.command("sql", _LEARNED)
+    show.command(*_SAVED[0])
     show.say()
-    out = show.command("ask", "tiers", "--json", told=_told_tiers)
+    out = show.command(*_SAVED[1], told=_told_tiers)
     show.facts["tiers"] = [json.loads(line) for line in out.splitlines()]
     show.say("scripted traffic: expect less on yours")
 
