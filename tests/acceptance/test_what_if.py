@@ -24,7 +24,7 @@ GUARD = (
 
 
 async def _append(log: EventLog) -> None:
-    for events in traffic(1, 900):
+    for events in traffic(1, 240):
         await log.append(events)
 
 

@@ -81,7 +81,7 @@ def test_the_threshold_bounds_what_lies_above_it_in_any_order(
 def test_the_promise_is_broken_in_at_most_one_run_in_twenty(max_error: float, n: int) -> None:
     # An example with score s of 1000 is wrong with probability 0.4 * (1 - s/1000)^2, so from the
     # threshold s up the true share of wrong ones is 0.4/3 * (1 - s/1000)^2.
-    random, runs, broken, answered = Random(7), 400, 0, 0.0
+    random, runs, broken, answered = Random(7), 400 if n == 400 else 200, 0, 0.0
     for _ in range(runs):
         scores = [random.randrange(1000) for _ in range(n)]
         scored = [(s, random.random() >= 0.4 * (1 - s / 1000) ** 2) for s in scores]
@@ -89,8 +89,8 @@ def test_the_promise_is_broken_in_at_most_one_run_in_twenty(max_error: float, n:
         if found is not None:
             broken += 0.4 / 3 * (1 - found / 1000) ** 2 > max_error
             answered += 1 - found / 1000
-    # 400 runs at 5 % give at most 29 in 99 of 100 cases.
-    assert broken <= 29
+    # 400 runs at 5 % give at most 30 in 99 of 100 cases, 200 at most 18.
+    assert broken <= (29 if runs == 400 else 18)
     # The ideal threshold answers sqrt(max_error * 3 / 0.4); a bound costs some of it, not all:
     # at 2 % one run in four meets too many errors at its first stop and answers nothing.
     if n == 2000:

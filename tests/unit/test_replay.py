@@ -124,7 +124,7 @@ async def test_live_projections_that_lag_are_brought_up_to_the_end_and_agree(
     assert states(tmp_path)["tiers"] == {"live/bot/dtr": 13}
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(cuts=st.lists(st.integers(0, 60), max_size=4))
 async def test_snapshot_and_tail_give_what_zero_gives(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int]

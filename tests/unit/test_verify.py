@@ -4,14 +4,13 @@ from collections.abc import Collection
 from typing import Any
 
 import pytest
-from tests.unit.history import history
-from tests.unit.test_retrospect import log_of, settings
+from tests.unit.test_retrospect import log_of
+from tests.unit.what_if_scene import brought_in
 
 from madlog.analytics import verify as verify_module
 from madlog.analytics.replay_range import NoSuchPlace
 from madlog.analytics.verify import VerifyReport, verify
 from madlog.processors import Agent, Engine, Registry, Router
-from madlog.processors.retrospect.job import Retrospector
 from madlog.schemas import ModelPublished, Part, Sender, Turn, build, new_event_id
 from madlog.topics import EventLog, Vector
 from madlog.topics.errors import BlobMissing
@@ -76,9 +75,7 @@ async def test_live_decisions_come_out_again() -> None:
 
 async def test_decisions_in_retrospect_come_out_again_from_their_models() -> None:
     blobs: dict[str, bytes] = {}
-    log = await log_of(*history(90))
-    await Retrospector(log, settings(blobs)).run()
-    report = await verified(log, blobs)
+    report = await verified(await brought_in(90, blobs), blobs)
     assert (report.decisions, report.differences) == (270, [])
 
 

@@ -83,8 +83,8 @@ async def stopped_after(
         return None
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(steps=st.lists(st.integers(1, 9), max_size=6), records=st.integers(3, 40))
+@settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(steps=st.lists(st.integers(1, 9), max_size=6), records=st.integers(5, 60))
 def test_a_replay_that_was_stopped_anywhere_ends_as_one_from_zero(
     tmp_path_factory: pytest.TempPathFactory, steps: list[int], records: int
 ) -> None:

@@ -1,7 +1,9 @@
 """Logs to ask what-if of: one that was lived, one that was brought in, one where money went out."""
 
+import asyncio
 import json
 from collections.abc import Sequence
+from functools import cache
 from typing import Any
 
 from tests.unit.history import history
@@ -58,11 +60,26 @@ async def lived(turns: int = 20, conversations: int = 3) -> EventLog:
     return log
 
 
+@cache
+def _brought_in(conversations: int) -> tuple[tuple[Event, ...], dict[str, bytes]]:
+    """Learn once: return the events of a log that was decided in retrospect, and its blobs."""
+
+    async def made() -> tuple[Event, ...]:
+        log = await log_of(*history(conversations))
+        await Retrospector(log, settings(blobs)).run()
+        names = sorted(name for name in await log.log.topics() if name != "mad.schemas")
+        return tuple([e.event async for es in log.read_topics(names) for e in es])
+
+    blobs: dict[str, bytes] = {}
+    return asyncio.run(made()), blobs
+
+
 async def brought_in(conversations: int = 90, blobs: dict[str, bytes] | None = None) -> EventLog:
-    """Return a log of conversations that were decided in retrospect."""
-    log = await log_of(*history(conversations))
-    await Retrospector(log, settings({} if blobs is None else blobs)).run()
-    return log
+    """Return a log of conversations that were decided in retrospect; it is learned once."""
+    events, made = await asyncio.to_thread(_brought_in, conversations)
+    if blobs is not None:
+        blobs |= made
+    return await log_of(events)
 
 
 def refund(
