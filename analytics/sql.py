@@ -24,7 +24,7 @@ from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.search_sql import Search, add_search
 from madlog.analytics.sql_errors import told
 from madlog.analytics.tables import LogSource, Source, Table, Tables, topics_of
-from madlog.analytics.views import TABLE_PREFIX, VIEWS
+from madlog.analytics.views import TABLE_PREFIX, VIEWS, numbers_turns
 from madlog.processors.promise import interval
 from madlog.topics import EventLog, Vector
 
@@ -221,8 +221,9 @@ async def _asked(
 ) -> AsyncIterator[_Asked]:
     with duckdb.connect(":memory:", config={**_SETTINGS, "memory_limit": memory_limit}) as con:
         values = _values(_one_select(con, sql), parameters)
-        kinds = {kind for name in views_of(con, sql) for kind in VIEWS[name].kinds}
-        searched = search is not None and "search" in _table_functions(con, sql)
+        named = _named(con, sql)
+        kinds = {kind for name in named.views for kind in VIEWS[name].kinds}
+        searched = search is not None and named.searches
         present = await log.log.topics()
         topics = topics_of(kinds, present)
         looked_at = {*topics, *topics_of(["Turn"] if searched else [], present)}
@@ -234,7 +235,7 @@ async def _asked(
         if search is not None and searched:
             await search.take_up(log)
             failed = add_search(con, search, end)
-        define(con, tables, _to_define(con, sql))
+        define(con, tables, named.there, numbers=named.numbers)
         yield _Asked(con, sql, values, end, unread, tables, failed)
 
 
@@ -300,28 +301,40 @@ def _values(statement: duckdb.Statement, given: Mapping[str, Any]) -> dict[str, 
 
 def views_of(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
     """Return the views that one SELECT reads, by DuckDB's own parser; more when it cannot tell."""
+    return _named(con, sql).views
+
+
+@dataclass(frozen=True, slots=True)
+class _Named:
+    """What one SELECT names: the views that it reads, and those that must be there when it runs."""
+
+    views: set[str]
+    there: set[str]
+    searches: bool
+    numbers: bool
+
+
+def _named(con: duckdb.DuckDBPyConnection, sql: str) -> _Named:
     ((answer,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
     tree = json.loads(answer)
-    if tree.get("error"):
-        return set(VIEWS)
     tables: set[str] = set()
     functions: set[str] = set()
-    _collect(tree, tables, functions)
+    own: set[str] = set()
+    _collect(tree, tables, functions, own)
     hidden = sorted(name for name in tables if name.startswith(TABLE_PREFIX))
     if hidden:
         raise BadSql(f"there is no view {hidden[0]!r}; the views are {', '.join(VIEWS)}")
-    return set(VIEWS) if functions & _INDIRECT else tables & set(VIEWS)
+    unclear = bool(tree.get("error")) or bool(functions & _INDIRECT)
+    views = set(VIEWS) if unclear else tables & set(VIEWS)
+    # All where it may look at what there is.
+    plain = tables <= {*VIEWS, *own, "prices"} and functions <= _HARMLESS
+    there = views if plain and "SHOW_REF" not in answer else set(VIEWS)
+    numbers = unclear or there != views or numbers_turns(tree)
+    return _Named(views, there, "search" in functions, numbers)
 
 
-def _table_functions(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    """Return the names of the table functions that one SELECT reads."""
-    ((answer,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
-    functions: set[str] = set()
-    _collect(json.loads(answer), set(), functions)
-    return functions
-
-
-def _collect(tree: Any, tables: set[str], functions: set[str]) -> None:
+def _collect(tree: Any, tables: set[str], functions: set[str], own: set[str]) -> None:
+    """Gather the tables and table functions that a tree names, and the tables of its WITHs."""
     # Kept as a stack: an expression of some thousand terms nests as deep.
     stack = [tree]
     while stack:
@@ -333,25 +346,22 @@ def _collect(tree: Any, tables: set[str], functions: set[str]) -> None:
                 tables.add(node["table_name"].lower().strip('"'))
             if node.get("type") == "TABLE_FUNCTION":
                 functions.add(str(node.get("function", {}).get("function_name", "")).lower())
+            if node.get("cte_map"):
+                own |= {one["key"].lower() for one in node["cte_map"]["map"]}
             stack.extend(node.values())
 
 
-def _to_define(con: duckdb.DuckDBPyConnection, sql: str) -> set[str]:
-    """Return the views that are there for one SELECT: all where it may look at what there is."""
-    ((answer,),) = con.execute("SELECT json_serialize_sql(?)", [sql]).fetchall()
-    tables: set[str] = set()
-    functions: set[str] = set()
-    _collect(json.loads(answer), tables, functions)
-    known = tables <= {*VIEWS, "prices"} and functions <= _HARMLESS
-    return views_of(con, sql) if known and "SHOW_REF" not in answer else set(VIEWS)
-
-
 def define(
-    con: duckdb.DuckDBPyConnection, tables: Tables, names: Collection[str] = tuple(VIEWS)
+    con: duckdb.DuckDBPyConnection,
+    tables: Tables,
+    names: Collection[str] = tuple(VIEWS),
+    *,
+    numbers: bool = True,
 ) -> None:
     """Make the views, over empty tables where none is given, and shut out everything else.
 
-    The files that the tables scan, and no others, can be read.
+    The files that the tables scan, and no others, can be read. `numbers` tells whether turns have
+    their turn_number.
     """
     if tables.files is not None:
         con.register_filesystem(tables.files)
@@ -365,7 +375,8 @@ def define(
         _table(con, kind, tables.kinds.get(kind) or Table(schema_of(KINDS[kind]).empty_table()))
     add_functions(con)
     for view in views:
-        con.execute(f'CREATE VIEW "{view.name}" AS {view.sql}')
+        made = view.sql if numbers else view.unnumbered
+        con.execute(f'CREATE VIEW "{view.name}" AS {made}')
     con.execute("SET lock_configuration = true")
 
 

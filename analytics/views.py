@@ -1,10 +1,11 @@
 """The SQL views: which tables each is made of, and how."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from madlog.analytics.columns import ALL
 
-__all__ = ("TABLE_PREFIX", "VIEWS", "View")
+__all__ = ("TABLE_PREFIX", "VIEWS", "View", "numbers_turns")
 
 # The tables under the views are named so; queries go through the views alone.
 TABLE_PREFIX = "_log_"
@@ -14,6 +15,9 @@ _COMMON = (
     "sender, sender_kind, occurred_at, appended_at, schema_version"
 )
 
+_NUMBER = 'row_number() OVER (PARTITION BY conversation_id ORDER BY partition, "offset")'
+_UNASKED = "error('turn_number is asked for in a way that is not understood: name it')::BIGINT"
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -22,6 +26,15 @@ class View:
     name: str
     kinds: tuple[str, ...]
     sql: str
+
+    @property
+    def unnumbered(self) -> str:
+        """Its SELECT for a query that asks for no turn_number.
+
+        Behind a window function DuckDB reads all turns, whatever the query filters by; without it,
+        those that the filter leaves. Asked for after all, turn_number is an error, never wrong.
+        """
+        return self.sql.replace(_NUMBER, _UNASKED)
 
 
 def _of(name: str, kind: str, columns: str) -> View:
@@ -60,8 +73,7 @@ VIEWS: dict[str, View] = {
         _of(
             "turns",
             "Turn",
-            "row_number() OVER (PARTITION BY conversation_id "
-            'ORDER BY partition, "offset") AS turn_number, '
+            f"{_NUMBER} AS turn_number, "
             "recipients, mentions, tags, intent, content_class, text, parts::JSON AS parts, "
             "traffic",
         ),
@@ -134,3 +146,25 @@ VIEWS: dict[str, View] = {
         ),
     )
 }
+
+
+def numbers_turns(tree: Any) -> bool:
+    """Tell whether a parsed SELECT may ask for turn_number: by name, by a star, in a whole row."""
+    columns: set[str] = set()
+    tables = {"turn_number"}
+    # Kept as a stack: an expression of some thousand terms nests as deep.
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, list):
+            stack.extend(node)
+        elif isinstance(node, dict):
+            stack.extend(node.values())
+            by_place = node.get("class") in ("STAR", "POSITIONAL_REFERENCE")
+            if by_place or node.get("column_name_alias") or node.get("ref_type") == "NATURAL":
+                return True
+            columns |= {name.lower() for name in node.get("column_names", ())[-1:]}
+            columns |= {name.lower() for name in node.get("using_columns", ())}
+            if "sample" in node:  # of tables and subqueries; a column of that name is a whole row
+                tables |= {str(node.get(name)).lower() for name in ("alias", "table_name")}
+    return bool(columns & tables)
