@@ -44,7 +44,7 @@ class LakeSource:
         on_damage: OnDamage = log_damage,
     ) -> None:
         self._log = log
-        self._store = store
+        self.store = store
         self._key = None if conversation is None else conversation.encode()
         self._rows = LogSource(log, conversation=conversation, on_damage=on_damage)
         self._on_damage = on_damage
@@ -74,12 +74,12 @@ class LakeSource:
             name: Table(rows[name], await asyncio.to_thread(self._scans, name, ranges, end))
             for name in names
         }
-        return Tables(kinds, self._store.filesystem)
+        return Tables(kinds, self.store.filesystem)
 
     async def _read_manifest(self) -> Manifest:
         manifest = await read_manifest(self._log, self._manifest)
         if any(manifest) and not self._checked:
-            await check_lake(self._store, manifest)
+            await check_lake(self.store, manifest)
             self._checked = True
         return manifest
 
@@ -97,16 +97,16 @@ class LakeSource:
         if not files:
             return None
         for file in files:
-            self._store.look_at(file)
-        paths = [self._store.place(file.path) for file in files]
+            self.store.look_at(file)
+        paths = [self.store.place(file.path) for file in files]
         with duckdb.connect(":memory:", config=layout.QUIET) as con:
-            if self._store.filesystem is not None:
-                con.register_filesystem(self._store.filesystem)
+            if self.store.filesystem is not None:
+                con.register_filesystem(self.store.filesystem)
             try:
                 row = con.execute(_FIND, [paths, event_id]).fetchone()
             except duckdb.Error as error:
                 raise LakeDamaged(
-                    f"a file of the lake {self._store.url} cannot be read "
+                    f"a file of the lake {self.store.url} cannot be read "
                     f"({str(error).partition(chr(10))[0]}): `madlog lake check` names all such "
                     "files, `madlog lake repair` archives them again"
                 ) from error
@@ -126,9 +126,9 @@ class LakeSource:
         for one in ranges:
             bound = end[one.tp] if end[one.tp] < one.offset_end else None
             for file in self._files(name, one):
-                self._store.look_at(file)
+                self.store.look_at(file)
                 self._learn(file)
-                place = self._store.place(file.path)
+                place = self.store.place(file.path)
                 together.setdefault((file.table, file.columns, bound), []).append(place)
         return tuple(
             Scan(
@@ -146,7 +146,7 @@ class LakeSource:
     def _learn(self, file: File) -> None:
         """Learn what columns there are in files like this one."""
         if file.columns not in self._schemas:
-            with self._store.open(file.path) as opened:
+            with self.store.open(file.path) as opened:
                 self._schemas[file.columns] = pq.read_schema(opened)
 
 

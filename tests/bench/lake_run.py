@@ -7,6 +7,8 @@ by turns, from the page cache where they fit.
 
 import asyncio
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -23,7 +25,7 @@ from tests.bench.fixtures import turn
 
 from madlog.analytics.errors import SqlLimit
 from madlog.analytics.lake import Archiver, ArchiverOptions, LakeSource, LakeStore, layout, writing
-from madlog.analytics.sql import query
+from madlog.analytics.sql import connect, query
 from madlog.schemas import LakeFile, RangeArchived, Sender, Turn, new_event_id
 from madlog.topics import EventLog, TopicPartition, Vector
 from madlog.wiring import open_event_log
@@ -54,6 +56,9 @@ _QUERIES = (
     "SELECT sender, unnest(recipients) AS r, count(*) AS n FROM turns GROUP BY 1, 2 ORDER BY ALL",
 )
 _ONE = _QUERIES[5]
+_BY_ID = "SELECT conversation_id, text FROM turns WHERE event_id = '$ONE'"
+# How many conversations, and how many events, are looked up a round.
+_LOOKED_UP = 8
 _MADE = """
 SELECT 'mad.conversations' AS topic, $p AS partition, i AS "offset",
     lpad(to_hex(hash(i * 4 + $p)), 16, '0') || lpad(to_hex(hash(-i * 4 - $p)), 16, '0') AS event_id,
@@ -114,9 +119,8 @@ async def _lake(folder: Path, turns: int) -> tuple[EventLog, LakeStore, Vector]:
                 rows = _rows(con, place)
                 plain = folder / "unsorted" / f"{p}-{first}.parquet"
                 pq.write_table(rows, plain, compression="zstd")
-                file = writing.put(
-                    store, TopicPartition(_TOPIC, p), span, "Turn", layout.packed(con, "Turn", rows)
-                )
+                rows = layout.packed(con, "Turn", rows)
+                file = writing.put(store, TopicPartition(_TOPIC, p), span, "Turn", rows)
                 await log.append([_named(file, p, span)])
     return log, store, Vector({TopicPartition(_TOPIC, p): each for p in range(_PARTITIONS)})
 
@@ -148,44 +152,111 @@ async def _queries(folder: Path, rounds: int, turns: int) -> list[dict[str, Any]
     log, store, end = await _lake(folder, turns)
     paths = sorted(str(path) for path in (folder / "lake").rglob("Turn*.parquet"))
     raw = _raw(paths)
-    unsorted = _raw(sorted(str(path) for path in (folder / "unsorted").glob("*.parquet")))
-    one = raw.execute("SELECT min(conversation_id) FROM turns").fetchall()[0][0]
     source = LakeSource(log, store)
-    texts = [text.replace("$ONE", one) for text in _QUERIES]
+    named = raw.execute(f"SELECT DISTINCT conversation_id FROM turns LIMIT {_LOOKED_UP}").fetchall()
+    texts = [text.replace("$ONE", named[0][0]) for text in _QUERIES]
 
     async def ours(text: str) -> tuple[float, Any]:
         begun = perf_counter()
         found = await query(log, text, as_of=end, source=source)
         return perf_counter() - begun, found.table
 
-    def base(con: duckdb.DuckDBPyConnection, text: str) -> tuple[float, Any]:
-        begun = perf_counter()
-        found = con.sql(text).to_arrow_table()
-        return perf_counter() - begun, found
-
     sums: tuple[list[float], list[float]] = ([], [])
-    looks: tuple[list[float], list[float]] = ([], [])
     for _ in range(rounds):
         pairs = []
         for text in texts:
-            mine, theirs = await ours(text), base(raw, text)
+            mine, theirs = await ours(text), _timed(raw, text)
             assert mine[1].to_pylist() == theirs[1].to_pylist(), text
             pairs.append((mine[0], theirs[0]))
         sums[0].append(sum(mine for mine, _ in pairs) * 1000)
         sums[1].append(sum(theirs for _, theirs in pairs) * 1000)
-        looks[0].append((await ours(texts[5]))[0] * 1000)
-        looks[1].append(base(unsorted, texts[5])[0] * 1000)
+    events = raw.execute(f"SELECT event_id FROM turns LIMIT {_LOOKED_UP}").fetchall()
     raw.close()
-    unsorted.close()
+    over = f"{turns:,} turns"
+    ones = [_ONE.replace("$ONE", name) for (name,) in named]
+    by_id = [_BY_ID.replace("$ONE", name) for (name,) in events]
+    looks = await _looks(folder, (log, source, end), (ones, by_id), rounds)
     await log.close()
     peak = await asyncio.to_thread(_peak, folder, end)
-    over = f"{turns:,} turns"
+    unsorted = "DuckDB on unsorted files"
+    open_, new = "both on an open connection", "both on a new connection"
     return [
         _row(f"12 audit queries over {over} / DuckDB on the same files", sums, most=1.1),
-        _row(f"one conversation of {over} / DuckDB on unsorted files", looks, most=0.1),
-        _row(f"one conversation of {over}", (looks[0], None), most=50),
+        _row(f"one conversation of {over} / {unsorted}, {open_}", looks["open"], most=0.1),
+        _row(
+            f"one conversation of {over}, on an open connection", (looks["open"][0], None), most=50
+        ),
+        _row(f"one conversation of {over} / {unsorted}, {new}", looks["new"], most=0.1),
+        _row(f"one conversation of {over}, on a new connection", (looks["new"][0], None), most=50),
+        _row(f"one event by its id of {over} / {unsorted}, {new}", looks["event"]),
+        _row(f"one conversation, a whole `madlog sql` / a whole Python, {unsorted}", looks["line"]),
         _row(f"memory of the 12 queries over {over}", ([peak], None), most=1024, unit="MiB"),
     ]
+
+
+def _timed(con: duckdb.DuckDBPyConnection, text: str) -> tuple[float, Any]:
+    begun = perf_counter()
+    found = con.sql(text).to_arrow_table()
+    return perf_counter() - begun, found
+
+
+async def _looks(
+    folder: Path,
+    lake: tuple[EventLog, LakeSource, Vector],
+    texts: tuple[list[str], list[str]],
+    rounds: int,
+) -> dict[str, tuple[list[float], list[float]]]:
+    """Look conversations and events up, by turns with DuckDB on files in the order of the log.
+
+    Returns each round's median in ms of both sides: with connections that are open, and new ones.
+    """
+    log, source, end = lake
+    files = sorted(str(path) for path in (folder / "unsorted").glob("*.parquet"))
+    mine, theirs = await connect(log, as_of=end, source=source), _raw(files)
+    told: dict[str, tuple[list[float], list[float]]] = {}
+
+    def tell(name: str, pairs: list[tuple[float, float]]) -> None:
+        for side, times in zip(
+            told.setdefault(name, ([], [])), zip(*pairs, strict=True), strict=True
+        ):
+            side.append(statistics.median(times) * 1000)
+
+    def both(text: str) -> tuple[float, float]:
+        one, other = _timed(mine, text), _timed(theirs, text)
+        assert one[1].to_pylist() == other[1].to_pylist(), text
+        return one[0], other[0]
+
+    async def anew(text: str) -> tuple[float, float]:
+        begun = perf_counter()
+        await query(log, text, as_of=end, source=LakeSource(log, source.store))
+        between = perf_counter()
+        with _raw(files) as con:
+            con.sql(text).to_arrow_table()
+        return between - begun, perf_counter() - between
+
+    for _ in range(rounds):
+        tell("open", [both(text) for text in texts[0]])
+        tell("new", [await anew(text) for text in texts[0]])
+        tell("event", [await anew(text) for text in texts[1]])
+        tell("line", [await asyncio.to_thread(_lines, folder, files, texts[0][0])])
+    mine.close()
+    theirs.close()
+    return told
+
+
+def _lines(folder: Path, files: list[str], text: str) -> tuple[float, float]:
+    """Ask by the command line, and by a Python that imports DuckDB alone."""
+    by_hand = (
+        f"import duckdb; duckdb.execute({text!r}.replace('turns', {f'read_parquet({files})'!r}))"
+    )
+    log = str(folder / "log")
+    ours = [sys.executable, "-m", "madlog", "sql", text, "--log", log, "--format", "json"]
+    times = [perf_counter()]
+    for command in (ours, [sys.executable, "-c", by_hand]):
+        env = {**os.environ, "MADLOG_LAKE": str(folder / "lake")}
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=env)
+        times.append(perf_counter())
+    return times[1] - times[0], times[2] - times[1]
 
 
 def _peak(folder: Path, end: Vector) -> float:
@@ -224,21 +295,22 @@ async def _archiver(folder: Path, rounds: int) -> list[dict[str, Any]]:
     for first in range(0, _ARCHIVED, 2000):
         await log.append([_varied(first + i) for i in range(2000)])
     wire = sum([len(e.record.value) async for batch in log.read_topics([_TOPIC]) for e in batch])
+    await log.close()
     ours: list[float] = []
     base: list[float] = []
     written: list[float] = []
     size = 0
     for number in range(rounds):
         # A log of its own each time: what is archived once is not archived again.
+        shutil.copytree(source, folder / f"again-{number}")
         again = await open_event_log(str(folder / f"again-{number}"))
-        for first in range(0, _ARCHIVED, 2000):
-            await again.append([_varied(first + i) for i in range(2000)])
         store = LakeStore(str(folder / f"lake-{number}"))
         begun = perf_counter()
         archived = await Archiver(again, store, ArchiverOptions()).run(until_idle=True)
         ours.append(_ARCHIVED / (perf_counter() - begun))
         size = archived.bytes
         await again.close()
+        log = await open_event_log(source)
         begun = perf_counter()
         rows = [e.fields async for batch in log.read_topics([_TOPIC]) for e in batch]
         for row in rows:
@@ -248,7 +320,7 @@ async def _archiver(folder: Path, rounds: int) -> list[dict[str, Any]]:
         ended = perf_counter()
         base.append(_ARCHIVED / (ended - begun))
         written.append(_ARCHIVED / (ended - decoded))
-    await log.close()
+        await log.close()
     by_hand = "archiver / read, decode and pyarrow write of the same turns"
     alone = "archiver, which reads and decodes too / pyarrow write alone"
     stored = "bytes of the lake / bytes of the events"
