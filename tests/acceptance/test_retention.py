@@ -73,7 +73,8 @@ def test_what_is_shown_first_is_what_is_moved_and_every_answer_stays(folder: Pat
     assert moved["packs"] == [
         {**one, "place": moved["packs"][0]["place"]} for one in shown["packs"]
     ]
-    [pack] = (folder / "log" / "lake").rglob("*.pack")
+    # Not in the lake, of which all but packs can be made again.
+    [pack] = (folder / "log" / "cold").rglob("*.pack")
     assert str(folder / "log" / moved["packs"][0]["place"]) == str(pack)
     assert pack.stat().st_size == shown["pack_bytes"]
     assert size - (folder / "log" / "log.sqlite").stat().st_size > size / 2
@@ -99,7 +100,7 @@ def test_what_is_shown_first_is_what_is_moved_and_every_answer_stays(folder: Pat
 
 def test_a_pack_that_is_gone_is_found_by_check(folder: Path) -> None:
     said(folder, "--apply")
-    [pack] = (folder / "log" / "lake").rglob("*.pack")
+    [pack] = (folder / "log" / "cold").rglob("*.pack")
     pack.unlink()
     ran = inside("check", "--log", "log", "--json", cwd=folder)
     assert ran.code == 1

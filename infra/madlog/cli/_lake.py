@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from madlog.config import Settings
     from madlog.topics import EventLog
 
-__all__ = ("Archiving", "open_archiver", "open_lake", "open_source")
+__all__ = ("Archiving", "open_archiver", "open_lake", "open_source", "packs_place")
 
 # How long after a failure archiving is tried again.
 _AGAIN_S = 10.0
@@ -21,6 +21,18 @@ def open_lake(url: str, settings: "Settings") -> "LakeStore":
     from madlog.wiring import folder_beside
 
     return LakeStore(settings.lake or str(folder_beside(url, settings).absolute() / "lake"))
+
+
+def packs_place(url: str, settings: "Settings") -> str:
+    """Return where cold records go: into the lake where `lake` is set, else beside it.
+
+    A lake of which all can be made again may be thrown away; packs must not go with it.
+    """
+    from madlog.wiring import folder_beside
+
+    if settings.lake is not None:
+        return open_lake(url, settings).place("cold")
+    return str(folder_beside(url, settings).absolute() / "cold")
 
 
 async def open_source(log: "EventLog", url: str, settings: "Settings") -> "LakeSource | None":

@@ -17,7 +17,7 @@ from madlog.cli._context import (
     run,
     state_of,
 )
-from madlog.cli._lake import open_lake
+from madlog.cli._lake import open_lake, packs_place
 
 if TYPE_CHECKING:
     from madlog.analytics.lake.growth import ColdLimit
@@ -131,14 +131,14 @@ async def _packs(
     from madlog.topics.cold import ColdStorage
 
     upto = Vector({one.tp: one.offset for one in limits if one.offset})
-    store = open_lake(state.url, state.settings)
+    store, place = open_lake(state.url, state.settings), packs_place(state.url, state.settings)
     if not dry_run and upto:
         await check_lake(store, await read_manifest(log))  # not among another log's packs
     assert isinstance(log.log, ColdStorage)
     packs: list[Pack] = []
     moved = 0
     with progress_bar("records") as show:
-        async for pack in log.log.move_cold(upto, store.place("cold"), dry_run=dry_run):
+        async for pack in log.log.move_cold(upto, place, dry_run=dry_run):
             packs.append(pack)
             moved += pack.records
             show(moved)
