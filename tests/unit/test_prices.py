@@ -38,6 +38,21 @@ async def saved(log: EventLog, prices: PriceList, **params: str) -> tuple[Any, .
     return tuple(row[name] for name in names)
 
 
+async def test_costs_stand_beside_what_the_list_makes_of_them() -> None:
+    log = await log_of(
+        called(1, "big", tokens_in=1_000_000, tokens_out=0, cost_usd=1.0),
+        called(2, "big", 5, tokens_in=1_000_000, tokens_out=100_000),
+        called(3, "other", tokens_in=7, tokens_out=7),
+    )
+    prices = PriceList((Price("big", 2.0, 10.0), Price("big", 4.0, 10.0, 4 * SECOND)))
+    found = rows(await ask(log, "cost", {}, prices=prices))
+    names = ("spent_on", "calls", "cost_usd", "calls_of_unknown_cost", "usd_by_price_list")
+    assert [tuple(row[name] for name in names) for row in found] == [
+        ("big", 2, 1.0, 1, 7.0),
+        ("other", 1, None, 1, None),
+    ]
+
+
 def test_csv_and_json_say_the_same(tmp_path: Path) -> None:
     csv = wrote(tmp_path, f"\ufeff{HEAD},from\r\nbig,2.5,10,\r\n\r\nsmall, 0 ,1e0,2026-01-31\r\n")
     entries = [
