@@ -52,6 +52,9 @@ def open_database() -> duckdb.DuckDBPyConnection:
     except duckdb.Error:  # before 2.0 there were no such threads
         con = duckdb.connect(":memory:", config={"threads": 1})
     con.execute("SELECT json_serialize_sql('SELECT 1')").fetchall()
+    # What it loads for its first table it has loaded then in each child.
+    con.register("first", pa.table({"x": [1]}))
+    con.unregister("first")
     return con
 
 

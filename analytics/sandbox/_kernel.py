@@ -26,10 +26,12 @@ _NET_SINCE, _SCOPE_SINCE = 4, 6
 
 _ALLOW, _EPERM, _ENOSYS, _KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
 _CLONE_THREAD = 0x10000
+# From this command on fcntl names the process that a file's signals go to: any of this user's.
+_F_SETOWN, _F_DUPFD_CLOEXEC = 8, 1030
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 # The calls that a query needs: memory, threads, clocks, and its own open files.
 _CALLS = """
-    read write pread64 readv writev lseek close fstat newfstatat dup fcntl ftruncate
+    read write pread64 readv writev lseek close fstat newfstatat dup ftruncate
     mmap munmap mremap mprotect madvise brk
     futex set_robust_list rseq sched_yield sched_getaffinity getcpu sched_getparam
     sched_getscheduler rt_sigaction rt_sigprocmask rt_sigreturn sigaltstack restart_syscall
@@ -40,14 +42,15 @@ _CALLS = """
 # (stat lstat access faccessat statx, where there are such), and the calls above in their order.
 _MACHINES = {
     "x86_64": (
-        317, 0xC000003E, {"openat": 257, "clone": 56, "clone3": 435}, (4, 6, 21, 269, 332),
-        (0, 1, 17, 19, 20, 8, 3, 5, 262, 32, 72, 77, 9, 11, 25, 10, 28, 12, 202, 273, 334, 24, 204,
+        317, 0xC000003E, {"openat": 257, "clone": 56, "clone3": 435, "fcntl": 72},
+        (4, 6, 21, 269, 332),
+        (0, 1, 17, 19, 20, 8, 3, 5, 262, 32, 77, 9, 11, 25, 10, 28, 12, 202, 273, 334, 24, 204,
          309, 143, 145, 13, 14, 15, 131, 219, 228, 229, 230, 35, 96, 39, 186, 102, 107, 104, 108,
          318, 99, 63, 60, 231),
     ),
     "aarch64": (
-        277, 0xC00000B7, {"openat": 56, "clone": 220, "clone3": 435}, (48, 291),
-        (63, 64, 67, 65, 66, 62, 57, 80, 79, 23, 25, 46, 222, 215, 216, 226, 233, 214, 98, 99, 293,
+        277, 0xC00000B7, {"openat": 56, "clone": 220, "clone3": 435, "fcntl": 25}, (48, 291),
+        (63, 64, 67, 65, 66, 62, 57, 80, 79, 23, 46, 222, 215, 216, 226, 233, 214, 98, 99, 293,
          124, 123, 168, 121, 120, 134, 135, 139, 132, 128, 113, 114, 115, 101, 169, 172, 178, 174,
          175, 176, 177, 278, 179, 160, 93, 94),
     ),
@@ -60,7 +63,7 @@ def kernel_walls() -> dict[str, str]:
     machine = _MACHINES.get(platform.machine()) if sys.platform == "linux" else None
     return {
         "landlock": f"version {version}" if version else "",
-        "seccomp": f"filter of {len(machine[4]) + 2} calls" if machine and _has_seccomp() else "",
+        "seccomp": f"filter of {len(machine[4]) + 3} calls" if machine and _has_seccomp() else "",
     }
 
 
@@ -136,7 +139,7 @@ def seccomp(*, opens: bool) -> bool:
 
 def _filter(architecture: int, special: dict[str, int], calls: Sequence[int], opens: bool) -> bytes:
     """Return the program of the filter: instructions of (code, jump if so, jump if not, value)."""
-    load, equal, bits, answer = 0x20, 0x15, 0x45, 0x06
+    load, equal, at_least, bits, answer = 0x20, 0x15, 0x35, 0x45, 0x06
     number, arch, argument = 0, 4, 16
     lines = [
         (load, 0, 0, arch),
@@ -152,6 +155,14 @@ def _filter(architecture: int, special: dict[str, int], calls: Sequence[int], op
         (equal, 0, 4, special["clone"]),
         (load, 0, 0, argument),
         (bits, 0, 1, _CLONE_THREAD),
+        (answer, 0, 0, _ALLOW),
+        (answer, 0, 0, _EPERM),
+    ]
+    lines += [
+        (equal, 0, 5, special["fcntl"]),
+        (load, 0, 0, argument + 8),
+        (equal, 1, 0, _F_DUPFD_CLOEXEC),
+        (at_least, 1, 0, _F_SETOWN),
         (answer, 0, 0, _ALLOW),
         (answer, 0, 0, _EPERM),
     ]

@@ -17,7 +17,7 @@ from madlog.analytics.errors import BadSql, SqlRefused
 
 __all__ = ("Functions", "functions", "place", "views_read")
 
-_NAME = re.compile(r"[a-z_]\w{0,62}", re.ASCII)
+_NAME = re.compile(r"[A-Za-z_]\w{0,62}", re.ASCII)
 # Names that stand for functions without their brackets.
 _SESSION = frozenset(
     {"current_catalog", "current_database", "current_role", "current_schema", "current_user"}
@@ -73,6 +73,14 @@ class Functions:
 
 
 _IN_FROM = "is not one of range, generate_series and unnest, which alone may stand in FROM"
+
+
+def _lower(name: str) -> str:
+    """Return a name as DuckDB compares it, whose capitals are those of ASCII.
+
+    To Python the sign of Kelvin is a capital k too, and would make one name of two.
+    """
+    return name.lower() if name.isascii() else name
 
 
 def _word(name: str) -> str:
@@ -180,11 +188,11 @@ class _Walk:
         return scope
 
     def _plain(self, name: str) -> str:
-        if not _NAME.fullmatch(name.lower()):
+        if not _NAME.fullmatch(name):
             raise SqlRefused(
                 f"WITH names a table {name[:60]!r}: give it a name of letters, digits and _"
             )
-        return name.lower()
+        return _lower(name)
 
     def _table(self, node: dict[str, Any], scope: frozenset[str]) -> None:
         name = str(node["table_name"])
@@ -196,11 +204,11 @@ class _Walk:
             )
         if path != [name] or whole != name:
             raise self._no_view(whole, node)
-        if name.lower() in scope:
+        if _lower(name) in scope:
             return
-        if name.lower() not in self._views:
+        if _lower(name) not in self._views:
             raise self._no_view(name, node)
-        self._reads.add(name.lower())
+        self._reads.add(_lower(name))
 
     def _no_view(self, name: str, node: dict[str, Any]) -> SqlRefused:
         near = get_close_matches(name.lower(), self._views, 3, 0.5)
@@ -226,7 +234,7 @@ class _Walk:
 
     def _call(self, node: dict[str, Any], *, in_from: bool) -> None:
         name = str(node["function_name"])
-        reason = self._functions.refusal(name.lower(), in_from=in_from)
+        reason = self._functions.refusal(_lower(name), in_from=in_from)
         if reason is not None:
             raise self._refused(name + "()", reason, node)
 

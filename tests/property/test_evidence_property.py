@@ -111,6 +111,7 @@ def test_tiles_give_the_roots_of_the_definition_however_they_grew(batches: list[
     assert stored == [(leaf, 2 * number) for number, leaf in enumerate(hashes)]
 
 
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10**12), st.binary(min_size=32, max_size=32), st.data())
 def test_a_checkpoint_opens_and_no_changed_character_of_it_does(
     size: int, root: bytes, data: st.DataObject

@@ -1,5 +1,6 @@
 """The sandbox's parts alone: the list of functions, the walk over trees, answers that lie."""
 
+import fcntl
 import json
 import os
 import struct
@@ -250,12 +251,12 @@ def decided(code: bytes, number: int, arguments: tuple[int, ...] = (0, 0, 0), ar
         elif operation == 0x06:
             return int(operand)
         else:
-            hit = value == operand if operation == 0x15 else bool(value & operand)
-            at += yes if hit else no
+            hits = {0x15: value == operand, 0x35: value >= operand, 0x45: bool(value & operand)}
+            at += yes if hits[operation] else no
 
 
 ALLOW, EPERM, ENOSYS, KILL = 0x7FFF0000, 0x00050001, 0x00050026, 0x80000000
-SPECIAL = {"openat": 50, "clone": 60, "clone3": 70}
+SPECIAL = {"openat": 50, "clone": 60, "clone3": 70, "fcntl": 80}
 
 
 @pytest.mark.parametrize(
@@ -271,6 +272,12 @@ SPECIAL = {"openat": 50, "clone": 60, "clone3": 70}
         (50, (0, 0, os.O_RDWR), EPERM),
         (50, (0, 0, os.O_CREAT), EPERM),
         (50, (0, 0, os.O_TRUNC), EPERM),
+        (80, (0, fcntl.F_GETFL, 0), ALLOW),
+        (80, (0, fcntl.F_SETLK, 0), ALLOW),
+        (80, (0, fcntl.F_DUPFD_CLOEXEC, 0), ALLOW),
+        (80, (0, fcntl.F_SETOWN, 0), EPERM),
+        (80, (0, 10, 0), EPERM),  # F_SETSIG
+        (80, (0, 15, 0), EPERM),  # F_SETOWN_EX
     ],
 )
 def test_the_filter_lets_calls_through_by_their_arguments(
