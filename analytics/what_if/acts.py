@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
+from madlog.analytics.replay_report import Meter
 from madlog.processors.acting.proposal import object_of
 from madlog.processors.acting.rules import OnceKey, key_of
 from madlog.topics import EventLog, LogEvent, Vector
@@ -156,7 +157,13 @@ class _Found:
             self.answers.setdefault(fields["call_id"], (moment, kept))
 
 
-async def read_acts(log: EventLog, since: Vector, end: Vector, on_damage: OnDamage) -> Acts:
+async def read_acts(
+    log: EventLog,
+    since: Vector,
+    end: Vector,
+    on_damage: OnDamage,
+    meter: Meter | None = None,
+) -> Acts:
     """Read the tool calls up to `end`; those from `since` on are counted."""
     found = _Found({}, {}, {})
     upto = end.only([_TOPIC])
@@ -165,6 +172,8 @@ async def read_acts(log: EventLog, since: Vector, end: Vector, on_damage: OnDama
         for event in await log.decode_all(wanted, on_damage):
             if event.kind in ("ToolCall", "ToolResult"):
                 found.fold(event)
+        if meter is not None:
+            meter.batch(len(records), str(records[-1].position))
     return _in_order(found, since)
 
 

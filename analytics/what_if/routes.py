@@ -75,9 +75,10 @@ class Replay:
 
     async def _check(self, now: Progressed) -> None:
         """Raise BadSnapshot where the log is not the one that the snapshot was made of."""
-        if now.partition is None or now.last is None:
+        if now.last is None:
             return
-        tp, (offset, digest) = TopicPartition(_TOPIC, now.partition), now.last
+        partition, offset, digest = now.last
+        tp = TopicPartition(_TOPIC, partition)
         span = Vector({tp: offset}), Vector({tp: offset + 1})
         found = None
         if offset < (await self.log.log.end([_TOPIC])).get(tp, 0):
@@ -161,7 +162,7 @@ class _Partition:
                 self._past(name)
         newest = records[-1]
         now.offset = newest.offset + 1
-        now.last = newest.offset, hashlib.sha256(newest.value).hexdigest()
+        now.last = newest.partition, newest.offset, hashlib.sha256(newest.value).hexdigest()
         now.events += len(records)
         self._replay.meter.batch(len(records), str(newest.position))
 

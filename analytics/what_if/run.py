@@ -25,7 +25,7 @@ from madlog.analytics.what_if.report import Blocked, GuardReport, WhatIfReport
 from madlog.analytics.what_if.routes import Replay
 from madlog.analytics.what_if.rows import Rows
 from madlog.analytics.what_if.shown import decided_otherwise
-from madlog.analytics.what_if.snapshot import Progressed, load, question_of
+from madlog.analytics.what_if.snapshot import Progressed, load, question_of, store
 from madlog.analytics.what_if.tally import Tally
 from madlog.analytics.what_if.variant import Variant
 from madlog.processors.ports import Registry
@@ -138,19 +138,25 @@ async def _run(
     tally: Tally | None = None
     again: Again | None = None
     failed: Mapping[str, str] = {}
+    conversations = where.end.only([_CONVERSATIONS])
+    low = await log.log.start(sorted({tp.topic for tp in conversations}))
+    records = sum(conversations[tp] - low.get(tp, 0) for tp in conversations)
+    # A guard's calls are read by themselves.
+    work.meter.total = records * (asked.variant.decides + (asked.guard is not None))
     if asked.variant.decides:
-        low = await log.log.start(sorted({tp.topic for tp in where.end.only([_CONVERSATIONS])}))
-        conversations = where.end.only([_CONVERSATIONS])
-        work.meter.total = sum(conversations[tp] - low.get(tp, 0) for tp in conversations)
         work.meter.events = work.meter.before = now.events
         by = await read_decided_by(log, now.read_to, get_blob, work.damage)
         again = Again(by, registry, asked.variant)
         replay = Replay(log, again, rows, work.meter, work.damage, snapshot, question)
         tally = await replay.run(now)
         failed = by.failed
+        if snapshot is not None and asked.guard is not None:
+            # Stopped at the guard, or by what it raises, nothing is decided twice.
+            now.rows = rows.state()
+            store(snapshot, question, now)
     guard = None
     if asked.guard is not None:
-        acts = await read_acts(log, where.start, where.end, work.damage)
+        acts = await read_acts(log, where.start, where.end, work.damage, work.meter)
         guard = await _guarded(work, asked.guard, acts, now.read_to)
         for one in guard.blocked:
             rows.add(one.as_json())

@@ -14,7 +14,7 @@ from madlog.topics.errors import InvalidPosition
 
 __all__ = ("Progressed", "load", "question_of", "store")
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass
@@ -23,8 +23,8 @@ class Progressed:
 
     `partition` is being read, `offset` is next there; `state` is the router's of that partition,
     `held` the offset of the first event of each conversation that is not complete yet. `last` is
-    the offset and SHA-256 of the record that was read last, so that another log is not taken for
-    this one; `rows` is what was told of what differs.
+    the partition, offset and SHA-256 of the record that was read last, so that another log is not
+    taken for this one; `rows` is what was told of what differs.
     """
 
     where: Range
@@ -36,7 +36,7 @@ class Progressed:
     held: dict[str, int] = field(default_factory=dict)
     tally: dict[str, Any] | None = None
     events: int = 0
-    last: tuple[int, str] | None = None
+    last: tuple[int, int, str] | None = None
     rows: dict[str, Any] | None = None
 
 
@@ -97,7 +97,7 @@ def load(path: Path, question: str) -> Progressed | None:
             dict(held["held"]),
             held["tally"],
             int(held["events"]),
-            None if last is None else (int(last[0]), str(last[1])),
+            None if last is None else (int(last[0]), int(last[1]), str(last[2])),
             held["rows"],
         )
     except FileNotFoundError:

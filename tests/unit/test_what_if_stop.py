@@ -16,9 +16,9 @@ from tests.unit.what_if_scene import REGISTRY, brought_in, eid, lived, no_blob, 
 from madlog.analytics.errors import BadTime
 from madlog.analytics.replay_range import NoSuchPlace, replay_range
 from madlog.analytics.replay_report import Progress
-from madlog.analytics.what_if import Asked, Variant, WhatIfReport, what_if
+from madlog.analytics.what_if import Asked, Variant, WhatIfReport, load_guard, what_if
 from madlog.analytics.what_if import routes as routes_module
-from madlog.analytics.what_if.errors import BadSnapshot
+from madlog.analytics.what_if.errors import BadSnapshot, GuardFailed
 from madlog.schemas import Event
 from madlog.topics import EventLog
 from madlog.topics.errors import InvalidPosition
@@ -110,6 +110,29 @@ def test_a_replay_that_was_stopped_anywhere_ends_as_one_from_zero(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(routes_module, "_RECORDS", records)
         asyncio.run(law())
+
+
+async def test_what_stops_at_the_guard_decides_nothing_twice(tmp_path: Path) -> None:
+    log = await mixed()
+    snapshot, rows = tmp_path / "stopped.json", tmp_path / "rows.jsonl"
+    files: dict[str, Any] = {"snapshot": snapshot, "rows": rows, "registry": REGISTRY}
+    with pytest.raises(GuardFailed):
+        await what_if(log, Asked(NO_TREE, load_guard("error('no') is null")), no_blob, **files)
+    seen: list[Progress] = []
+    asked = Asked(NO_TREE, load_guard("true"))
+    report = await what_if(log, asked, no_blob, progress=seen.append, **files)
+    # Only the calls were read again.
+    assert seen[0].events > seen[-1].total / 2
+    told_again, written = told(report), rows.read_bytes()
+    assert not snapshot.exists()
+    assert told_again == told(await what_if(log, asked, no_blob, **files))
+    assert written == rows.read_bytes()
+    await stopped_after(log, 1, snapshot, rows, NO_TREE)
+    with pytest.raises(GuardFailed):
+        await what_if(log, Asked(NO_TREE, load_guard("error('no') is null")), no_blob, **files)
+    other = await log_of(*(refund(n, "9", f"c{n}") for n in range(40)))
+    with pytest.raises(BadSnapshot, match="of another log"):
+        await what_if(other, asked, no_blob, **files)
 
 
 async def a_snapshot(log: EventLog, folder: Path) -> Path:
@@ -214,4 +237,8 @@ async def test_progress_says_how_fast_and_how_long_still() -> None:
     await what_if(await lived(), Asked(NO_TREE), no_blob, registry=REGISTRY, progress=seen.append)
     assert seen[-1].events == seen[-1].total == 20
     assert seen[-1].seconds_left == 0
+    seen.clear()
+    asked = Asked(NO_TREE, load_guard("false"))
+    report = await what_if(await lived(), asked, no_blob, registry=REGISTRY, progress=seen.append)
+    assert seen[-1].events == seen[-1].total == report.events == 40
     assert Progress(10, 30, "x", 5.0).seconds_left == 4.0
