@@ -128,6 +128,16 @@ def test_a_checkpoint_opens_and_no_changed_character_of_it_does(
     assert opened is None
 
 
+def test_what_is_missing_at_the_end_is_counted_and_not_held() -> None:
+    before = [Leaf(leaf, at) for at, leaf in enumerate(leaves(50))]
+    comparison = Comparison(iter(before), window=8)
+    for leaf in before[:10]:
+        comparison.feed(leaf)
+    comparison.finish()
+    (found,) = comparison.differences
+    assert (found.expected, found.found, found.more) == (before[10:18], [], 32)
+
+
 EDITS = st.lists(
     st.tuples(st.sampled_from(("alter", "delete", "insert")), st.integers(0, 199)), max_size=6
 )

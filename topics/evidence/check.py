@@ -174,8 +174,8 @@ async def _on_log(
                 found.setdefault(tp, []).append(_Signed(checkpoint.size, checkpoint.root))
     for stranger, here in strangers.items():
         reason = (
-            f"from here on checkpoints are signed by another key, {stranger}: name it with --key too "
-            "if it is yours"
+            f"from here on checkpoints are signed by another key, {stranger}: name it with --key "
+            "too if it is yours"
         )
         verdict.findings.append(Finding("checkpoint", here._replace(reason=reason)))
     if found and not keys:
@@ -254,10 +254,12 @@ async def _read(
     async for records in log.log.read(Vector(), end, on_damage=keep):
         one = trees[TopicPartition(records[0].topic, records[0].partition)]
         leaves = [Leaf(record_hash(record), record.offset) for record in records]
-        missing = _leaves_of(holes.pop(one.tp, []))
-        for leaf in sorted([*leaves, *missing], key=lambda leaf: leaf.offset):
+        if one.tp in holes:
+            leaves += _leaves_of(holes.pop(one.tp))
+            leaves.sort(key=lambda leaf: leaf.offset)
+        for leaf in leaves:
             one.add(leaf)
-        verdict.records += len(leaves)
+        verdict.records += len(records)
         if progress is not None:
             progress(verdict.records)
     for tp, rest in holes.items():
@@ -338,13 +340,17 @@ def _located(tp: TopicPartition, differences: list[Difference], end: int) -> Ite
                 yield _finding("reordered", tp, leaf.offset, leaf.offset + 1, reason)
         gone = [leaf for leaf in one.expected if leaf.hash not in found]
         here = [leaf for leaf in one.found if leaf.hash not in wanted]
-        yield from _replaced(tp, gone, here, end)
+        yield from _replaced(tp, gone, here, end, one.more)
 
 
 def _replaced(
-    tp: TopicPartition, gone: list[Leaf], here: list[Leaf], end: int
+    tp: TopicPartition, gone: list[Leaf], here: list[Leaf], end: int, more: int
 ) -> Iterator[Finding]:
-    """Say what became of the leaves that are `gone`, where those are that are `here` instead."""
+    """Say what became of the leaves that are `gone`, where those are that are `here` instead.
+
+    `more` are gone after them, to the end.
+    """
+    count = len(gone) + more
     if not gone:
         for leaf in here:
             reason = "put in later: not here when the records around it were hashed"
@@ -352,20 +358,20 @@ def _replaced(
     elif not here:
         first, last = gone[0].offset, gone[-1].offset
         if first >= end:
-            reason = f"the partition ends here, and {len(gone)} records that were hashed are gone"
+            reason = f"the partition ends here, and {count} records that were hashed are gone"
             yield _finding("truncated", tp, end, end, reason)
         else:
-            reason = f"{_many(gone)} that stood here when it was hashed is gone"
+            reason = f"{_many(count)} that stood here when it was hashed is gone"
             yield _finding("deleted", tp, first, last + 1, reason)
-    elif len(gone) == len(here):
+    elif count == len(here):
         for leaf in here:
             if leaf.hash is not None:  # what cannot be read was named as damage
                 reason = "not what was appended: the hash that was taken then is another"
                 yield _finding("altered", tp, leaf.offset, leaf.offset + 1, reason)
     elif any(leaf.hash is not None for leaf in here):
-        reason = f"{_many(gone)} that stood here was replaced by {_many(here)}"
+        reason = f"{_many(count)} that stood here was replaced by {_many(len(here))}"
         yield _finding("altered", tp, here[0].offset, here[-1].offset + 1, reason)
 
 
-def _many(leaves: list[Leaf]) -> str:
-    return "the record" if len(leaves) == 1 else f"a row of {len(leaves)} records"
+def _many(count: int) -> str:
+    return "the record" if count == 1 else f"a row of {count} records"

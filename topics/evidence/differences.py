@@ -2,6 +2,7 @@
 
 from collections import deque
 from collections.abc import Iterator
+from itertools import islice
 from typing import NamedTuple
 
 __all__ = ("Comparison", "Difference", "Leaf")
@@ -23,6 +24,8 @@ class Difference(NamedTuple):
     found: list[Leaf]
     # False where the lists do not come together again within what is held: all after is unknown.
     located: bool = True
+    # How many more were expected to the end, where what was found ends far before.
+    more: int = 0
 
 
 class Comparison:
@@ -42,6 +45,12 @@ class Comparison:
 
     def feed(self, leaf: Leaf) -> None:
         """Take the next leaf that was found."""
+        if not self._again and not self._parted.found and not self._lost:
+            wanted = next(self._expected, None)
+            if wanted is not None and wanted.hash == leaf.hash:
+                return
+            if wanted is not None:
+                self._again.append(wanted)
         waiting = deque((leaf,))
         while waiting and not self._lost:
             one = waiting.popleft()
@@ -56,8 +65,9 @@ class Comparison:
     def finish(self) -> None:
         """Take the end of what was found."""
         if not self._lost:
-            rest = [*self._parted.wanted, *self._again, *self._expected]
-            self._end(rest, self._parted.found)
+            held = islice(self._expected, self._window)
+            rest = [*self._parted.wanted, *self._again, *held]
+            self._end(rest, self._parted.found, sum(1 for _ in self._expected))
 
     def _look(self, wanted: Leaf | None, found: Leaf) -> list[Leaf]:
         """Look whether the lists come together; returns what must then be compared again."""
@@ -77,13 +87,13 @@ class Comparison:
             self._parted = _Parted()
         return []
 
-    def _end(self, wanted: list[Leaf], found: list[Leaf]) -> None:
-        self._part(wanted, found[: len(wanted)])
+    def _end(self, wanted: list[Leaf], found: list[Leaf], more: int = 0) -> None:
+        self._part(wanted, found[: len(wanted)], more)
         self.beyond += max(0, len(found) - len(wanted))
 
-    def _part(self, expected: list[Leaf], found: list[Leaf]) -> None:
+    def _part(self, expected: list[Leaf], found: list[Leaf], more: int = 0) -> None:
         if expected or found:
-            self.differences.append(Difference(expected, found))
+            self.differences.append(Difference(expected, found, more=more))
 
 
 class _Parted:
