@@ -72,13 +72,14 @@ async def test_a_streamed_answer_comes_in_parts_and_says_late_errors_alike(log: 
 
 
 async def test_a_table_for_people_ends_after_its_first_rows_and_says_so(
-    log: EventLog, capsys: pytest.CaptureFixture[str]
+    log: EventLog, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for rows_there, says in ((10_000, ""), (10_001, "these are the first 10,000 rows")):
+    monkeypatch.setattr("madlog.cli._answers._TABLE_ROWS", 100)
+    for rows_there, says in ((100, ""), (101, "these are the first 100 rows")):
         async with stream(log, f"SELECT range FROM range({rows_there})") as told:
             await print_answer(told, "table", None)
         printed = capsys.readouterr()
-        assert printed.out.count("\n") == 10_001
+        assert printed.out.count("\n") == 101
         assert printed.err.startswith(says)
         assert bool(printed.err) == bool(says)
 
