@@ -370,11 +370,12 @@ async def test_a_partition_of_few_records_waits_for_its_time(store: LakeStore) -
     archiver = Archiver(log, store, ArchiverOptions(records_min=10, age_s=60))
     stop = asyncio.Event()
     running = asyncio.create_task(archiver.run(stop=stop, every_s=0.001))
-    await asyncio.sleep(0.05)
+    while len(archiver._since) < 2:  # noqa: ASYNC110
+        await asyncio.sleep(0)  # until it has seen that turns wait, and their schemas
     assert archiver.archived.ranges == 0
     clock.advance(61)
     while not archiver.archived.ranges:  # noqa: ASYNC110
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(0)
     stop.set()
     await running
     tp = TopicPartition("mad.conversations", 0)
