@@ -59,7 +59,8 @@ async def as_of(log: EventLog, text: str = "latest", find: Find | None = None) -
     """Return the vector that a text stands for: `latest`, positions, @FILE, a time, an event_id.
 
     An event stands for all that was appended before it, and itself; `find` looks for it where it
-    is given, else the log is read. Raises InvalidPosition, UnknownTopic, BadTime, UnknownEvent.
+    is given, else the log is read. Raises InvalidPosition, UnknownTopic, UnknownEvent, and BadTime,
+    also for a time that is yet to come: the same text would have another answer later.
     """
     topics = await event_topics(log)
     text = text.strip()
@@ -78,7 +79,13 @@ async def as_of(log: EventLog, text: str = "latest", find: Find | None = None) -
             )
         at = await log.log.at_time(topics, found.appended_at)
         return at.with_offsets({found.tp: found.offset + 1})
-    return await log.log.at_time(topics, parse_time(text))
+    moment = parse_time(text)
+    if moment > log.log.clock.now_us():
+        raise BadTime(
+            f"{text[:80]!r} is yet to come, and what is appended until then would change the "
+            "answer: name a time that is past, or leave it out"
+        )
+    return await log.log.at_time(topics, moment)
 
 
 async def _in_log(log: EventLog, topics: list[str], event_id: str) -> Place | None:

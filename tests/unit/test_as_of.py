@@ -47,6 +47,7 @@ async def log_of_three() -> EventLog:
     for n in (1, 2, 3):
         clock.us = n * 10 * SECOND
         await log.append([turn(n)])
+    clock.us = 60 * SECOND
     return log
 
 
@@ -89,7 +90,7 @@ async def test_latest_is_the_end_of_every_topic_with_events() -> None:
         ("1970-01-01T00:00:09", 0),
         ("1970-01-01T00:00:20", 1),
         ("1970-01-01T00:00:20.000001", 2),
-        ("2999-01-01", 3),
+        ("1970-01-01T00:00:30.000001", 3),
     ],
 )
 async def test_a_time_leaves_out_what_was_appended_at_that_moment(text: str, count: int) -> None:
@@ -121,6 +122,7 @@ async def test_positions_are_read_from_a_file(tmp_path: Path) -> None:
         ("mad.conversations/0@x", InvalidPosition, "TOPIC/PARTITION@OFFSET"),
         ("mad.nosuch/0@0", UnknownTopic, "topics list"),
         ("@/nowhere/at.txt", InvalidPosition, "cannot be read"),
+        ("2999-01-01", BadTime, "yet to come"),
         ("soon", BadTime, "2026-11-24"),
         ("", BadTime, "2026-11-24"),
     ],
