@@ -7,7 +7,7 @@ appended. What is named is in the range: it begins with it, and ends right after
 import re
 from dataclasses import dataclass
 
-from madlog.analytics.as_of import Place, as_of, event_topics, find_event
+from madlog.analytics.as_of import Place, as_of, event_topics, find_event, parse_time
 from madlog.analytics.errors import AnalyticsError, BadTime
 from madlog.topics import EventLog, Position, Record, TopicPartition, Vector
 from madlog.topics.catalog import partition_for
@@ -74,6 +74,8 @@ async def _place(
         vector = await as_of(log, named)
     except BadTime:
         span = await _conversation(log, named, end, on_damage)
+        if span is None and _is_time(named):
+            raise
         if span is None:
             raise NoSuchPlace(
                 f"{named[:80]!r} is no position (TOPIC/PARTITION@OFFSET), no time (2026-11-24T12:00"
@@ -86,6 +88,15 @@ async def _place(
             "position there, or the event_id of what stands where you mean"
         )
     return vector
+
+
+def _is_time(text: str) -> bool:
+    """Tell whether a text is a time at all, which may still be refused as one."""
+    try:
+        parse_time(text)
+    except BadTime:
+        return False
+    return True
 
 
 async def _cut(log: EventLog, place: Place, after: bool) -> Vector:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from tests.unit.test_retrospect import log_of
 from tests.unit.what_if_scene import REGISTRY, brought_in, eid, lived, no_blob, refund
 
+from madlog.analytics import replay_range as range_module
 from madlog.analytics.errors import BadTime
 from madlog.analytics.replay_range import NoSuchPlace, replay_range
 from madlog.analytics.replay_report import Progress
@@ -219,6 +220,22 @@ async def test_a_place_that_is_not_there_is_refused(named: str) -> None:
     for since, until in ((named, None), (None, named)):
         with pytest.raises((NoSuchPlace, BadTime)):
             await replay_range(log, since, until)
+
+
+async def test_a_time_that_is_refused_is_not_taken_for_a_name(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def refused(*given: Any) -> Any:
+        if given[1] == "latest":
+            return await log.log.end(["mad.conversations"])
+        raise BadTime("it is yet to come")
+
+    log = await log_of(refund(1, "1"))
+    monkeypatch.setattr(range_module, "as_of", refused)
+    with pytest.raises(BadTime, match="yet to come"):
+        await replay_range(log, "2040-01-01")
+    with pytest.raises(NoSuchPlace, match="no conversation"):
+        await replay_range(log, "c404")
 
 
 async def test_a_place_past_the_end_and_a_range_that_ends_before_it_begins_are_refused() -> None:
