@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import duckdb
@@ -125,8 +126,11 @@ class Archiver:
         # When a partition was first seen to hold something that is not archived.
         self._since: dict[TopicPartition, int] = {}
         self._swept_us: int | None = None
-        self._duckdb = duckdb.connect(":memory:", config=QUIET)
         self.archived = Archived()
+
+    @cached_property
+    def _duckdb(self) -> duckdb.DuckDBPyConnection:
+        return duckdb.connect(":memory:", config=QUIET)
 
     async def run(
         self,
