@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
@@ -13,7 +14,8 @@ from tests.unit.lake_scene import NOW, answers, archive, mixed, query_rows, turn
 
 from madlog.analytics.errors import LakeDamaged, LakeUnavailable
 from madlog.analytics.lake import Archiver, LakeSource, LakeStore, layout, read_manifest
-from madlog.topics import EventLog, Position, Vector
+from madlog.schemas import Schemas, encode
+from madlog.topics import EventLog, LogEvent, Position, Record, Vector
 from madlog.topics.memory import MemoryLog
 
 COUNT = "SELECT count(*) AS n FROM turns"
@@ -193,3 +195,20 @@ def test_a_store_whose_client_fails_in_its_own_way_is_unreachable(
     for step in (store.lake_id, lambda: list(store.listed()), lambda: store.mark("x")):
         with pytest.raises(LakeUnavailable, match="no credentials"):
             step()
+
+
+def test_what_the_columns_do_not_say_is_kept_as_it_was() -> None:
+    schemas = Schemas()
+    held = []
+    for offset, event in enumerate([turn(0), turn(7, "bell\x07 and \x1b"), turn(14)]):
+        record = Record("t", 0, offset, b"", encode(event), (), offset)
+        held.append(LogEvent(record, *schemas.decode_fields(record.value)))
+    held[2].fields["of_a_newer_madlog"] = 1
+    for events, kept in ((held[:1], 0), (held, 2)):
+        builder = layout.new_builder("Turn", schemas)
+        for one in events:
+            builder.add(one)
+        with duckdb.connect(":memory:") as con:
+            payloads = layout.packed(con, "Turn", builder.finish())["payload"].to_pylist()
+        assert len([payload for payload in payloads if payload]) == kept
+    assert '"of_a_newer_madlog":1' in payloads[-1]
