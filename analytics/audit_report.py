@@ -192,6 +192,8 @@ _TWICE = ("action", "same", "times", "amount_repeated", "first_at", "in_conversa
 def _when(figures: Mapping[str, Any]) -> str:
     if figures["first_at"] is None:
         return ""
+    if figures["last_at"].startswith(str(_NO_TIME)):
+        return "Its source told no times. "
     return f"{_day(figures['first_at'])} to {_day(figures['last_at'])}, UTC. "
 
 

@@ -33,6 +33,9 @@ td{overflow-wrap:break-word;max-width:28rem}td.w{min-width:11rem}
 th.n,td.n{text-align:right;font-variant-numeric:tabular-nums}td.n,td.t{white-space:nowrap}
 code{font-size:.88em;overflow-wrap:anywhere}
 .named{white-space:nowrap}
+@media print{.scroll{overflow:visible}.scroll svg{min-width:0}table{font-size:.75rem}}
+@media print{td{overflow-wrap:anywhere}td.n,td.t{white-space:normal}td.w{min-width:0}}
+@media print{tr,figure,.card,.verdict{break-inside:avoid}h2{break-after:avoid}}
 .key{display:inline-block;width:.8em;height:.8em;margin:0 .3em 0 .9em;border-radius:2px}
 """
 

@@ -13,7 +13,7 @@ from tests.acceptance.test_report import Checked
 from tests.unit.test_transcript import about, call, eid, result, said
 
 from madlog.analytics.audit_charts import activity, graph
-from madlog.analytics.audit_report import _periods
+from madlog.analytics.audit_report import _periods, audit_report
 from madlog.schemas import (
     AuditEntry,
     CheckpointSigned,
@@ -23,8 +23,11 @@ from madlog.schemas import (
     Outcome,
     ToolResult,
 )
+from madlog.topics import EventLog
+from madlog.topics.memory import MemoryLog
 from madlog.wiring import opened
 
+MADE_UP_US = 1_577_836_800_000_000  # 2020-01-01, where importers put what has no time
 HOSTILE = '<script>alert("x")</script> & more'
 EVENTS: list[Event] = [
     said(1, HOSTILE, recipients=("bot",)),
@@ -209,6 +212,18 @@ def test_periods_are_as_small_as_can_be_shown_and_leave_none_out(
     assert (found[0]["turns"], found[-1]["turns"]) == (3, 2)
     assert sum(row["turns"] for row in found) == 5
     assert activity(found).count("<g>") == bars
+
+
+@pytest.mark.parametrize(("at_us", "told"), [(0, True), (10**14, False)])
+async def test_times_that_an_import_made_up_are_not_told_as_when_it_was(
+    at_us: int, told: bool
+) -> None:
+    log = await EventLog.open(MemoryLog())
+    made_up = said(1, "hello").model_copy(update={"occurred_at": MADE_UP_US + at_us})
+    await log.append([made_up])
+    page = (await audit_report(log, "shop")).html
+    assert ("Its source told no times." in page) == told
+    assert ("to 2023-" in page) != told
 
 
 def test_the_graph_puts_those_who_say_little_together() -> None:
