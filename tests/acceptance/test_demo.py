@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from tests.acceptance.cli import madlog
 
 from madlog.analytics.digest import digest
@@ -25,6 +26,7 @@ def test_the_demo_shows_its_screens_and_loses_nothing(tmp_path: Path) -> None:
     assert max(len(line) for line in ran.out.splitlines()) <= 80
 
 
+@pytest.mark.soak
 async def test_the_demo_s_log_is_that_of_a_writer_that_nobody_killed(tmp_path: Path) -> None:
     ran = madlog("demo", "--turns", "300", "--json", cwd=tmp_path)
     assert ran.code == 0, ran.err

@@ -82,6 +82,7 @@ def test_the_worker_archives_where_a_lake_is_named(tmp_path: Path) -> None:
     assert turns["waiting"] == 0
 
 
+@pytest.mark.soak
 async def test_every_question_has_over_the_lake_the_answer_of_the_log(tmp_path: Path) -> None:
     url = str(tmp_path / "log")
     await fill(url, tmp_path, turns=300)
