@@ -1,6 +1,7 @@
 """SQL of others: what it may ask, what walls hold it, and what the log says of it."""
 
 import asyncio
+import contextlib
 import json
 import os
 from collections import Counter
@@ -32,9 +33,11 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def warm() -> AsyncIterator[Sandbox]:
-    async with Sandbox(await small_log()) as sandbox:
-        yield sandbox
+async def warm(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Sandbox]:
+    # Without the wall of settings DuckDB puts what memory does not hold into the current folder.
+    with contextlib.chdir(tmp_path_factory.mktemp("current")):
+        async with Sandbox(await small_log()) as sandbox:
+            yield sandbox
 
 
 @pytest_asyncio.fixture(loop_scope="module")
