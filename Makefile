@@ -23,7 +23,7 @@ demo: $(READY) ## the main job on an embedded log, nothing to set up
 	@$(BIN)/madlog demo
 
 test: lint ## all that CI does: lint, types, imports, tidy, tests
-	$(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -m "not soak"
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not soak"
 
 lint: $(READY) ## ruff, mypy strict, import directions
 	$(BIN)/ruff check .

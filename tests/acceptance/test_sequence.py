@@ -15,8 +15,8 @@ from tests.acceptance.cli import Ran, madlog
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 RUNS = SHARED / "tau_bench_airline_gpt4o.jsonl.gz"
-# The rounds of learning end at 20, 40, 80 and so on: a part has three models, the whole five.
-PART, WHOLE = 60, 200
+# The rounds of learning end at 20, 40, 80 and so on: a part has two models, the whole four.
+PART, WHOLE = 45, 200
 # The first test of a place waits for its import and its worker.
 pytestmark = pytest.mark.timeout(300)
 

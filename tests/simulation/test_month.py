@@ -14,7 +14,7 @@ BAD_MODEL_DAY = 5
 async def test_what_is_learned_goes_live_and_what_is_bad_goes_by_itself() -> None:
     log, clock = await opened()
     days = Days(fraud_check=99, new_refund=99, length=DAYS)
-    scale = Scale(asks=100, chores=40, shifts=2)
+    scale = Scale(asks=70, chores=20, shifts=2)
     # A week has less traffic than the defaults ask for.
     fewer = {"minimum": 30, "maximum": 60}
     month = Month(log, clock, World(1, days), scale, audit_rate=0.2, **fewer)
