@@ -16,8 +16,9 @@ from struct import error as StructError
 from typing import Any, NamedTuple
 from zlib import crc32
 
-from madlog.topics._embedded_storage import WIRE, sync_folder
+from madlog.topics._embedded_storage import WIRE
 from madlog.topics.errors import LogUnavailable
+from madlog.topics.whole_files import PARTIAL, WholeFiles
 
 __all__ = (
     "Block",
@@ -35,7 +36,6 @@ __all__ = (
 _PREFIX = Struct("<II")
 _BLOCKS_HELD = 4
 _LEVEL = 3
-_PARTIAL = ".partial"
 _SUFFIX = ".pack"
 
 
@@ -187,7 +187,7 @@ def _unreadable(where: str, error: Exception) -> Exception:
             f"the log's older records are in {root}, which is not there: mount it, or put it back "
             "from a backup"
         )
-    reason = getattr(error, "strerror", None) or error
+    reason = _said(error)
     if local and not isinstance(error, PermissionError):
         return PackDamaged(f"the pack {where} cannot be read ({reason})", whole=True)
     return LogUnavailable(
@@ -196,69 +196,33 @@ def _unreadable(where: str, error: Exception) -> Exception:
     )
 
 
-class PackFolder:
+class PackFolder(WholeFiles):
     """Where packs are written: a folder or an fsspec URL; each whole or not at all."""
 
     def __init__(self, base: str, random: Callable[[int], bytes]) -> None:
-        import fsspec
-
-        self.base = base
-        self._random = random
         try:
-            self._files, self._root = fsspec.core.url_to_fs(base)
+            super().__init__(base, random)
         except (ValueError, ImportError) as error:
             raise LogUnavailable(
                 f"{base[:200]!r} is not where packs can be ({error}): name a folder or an fsspec "
                 "URL in MADLOG_LAKE"
             ) from error
-        names = self._files.protocol
-        self.local = "file" in ((names,) if isinstance(names, str) else names)
-
-    def place(self, name: str) -> str:
-        """Return where a pack of that name is, as the log names it."""
-        path = self._path(name)
-        return path if self.local else str(self._files.unstrip_protocol(path))
-
-    def _path(self, name: str) -> str:
-        return posixpath.join(self._root, name)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a pack: under another name first, made durable, then its name."""
-        target = self._path(name)
-        partial = f"{target}.{self._random(8).hex()}{_PARTIAL}"
+        """Write a pack; raises LogUnavailable."""
         try:
-            self._files.makedirs(posixpath.dirname(target), exist_ok=True)
-            try:
-                self._put(partial, content)
-                if self.local:
-                    os.replace(partial, target)
-                else:
-                    self._files.mv(partial, target)
-            except BaseException:
-                with suppress(OSError):  # a later sweep finds it
-                    self._files.rm(partial)
-                raise
-            if self.local:  # the folders may be new, each a name in the one above
-                for folder in [*Path(target).parents][:4]:
-                    sync_folder(folder)
-        except OSError as error:
+            self._write(name, content)
+        except self.errors as error:
             raise LogUnavailable(
-                f"{name} cannot be written to {self.base} ({error.strerror or error}): nothing of "
-                "it was moved, and the log is as it was; make room, then try again"
+                f"{name} cannot be written to {self.url} ({_said(error)}): nothing of it was "
+                "moved, and the log is as it was; make room, then try again"
             ) from error
-
-    def _put(self, path: str, content: bytes) -> None:
-        with self._files.open(path, "wb") as file:
-            file.write(content)
-            if self.local:
-                file.flush()
-                os.fsync(file.fileno())
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a pack; raises LogUnavailable."""
         try:
             return bytes(self._files.cat_file(self._path(name)))
-        except OSError as error:
+        except self.errors as error:
             raise self.gone(name, error) from error
 
     def size(self, name: str) -> int | None:
@@ -267,13 +231,13 @@ class PackFolder:
             return int(self._files.size(self._path(name)))
         except FileNotFoundError:
             return None
-        except OSError as error:
+        except self.errors as error:
             raise self.gone(name, error) from error
 
     def gone(self, name: str, error: object) -> LogUnavailable:
         """Return what to say where a pack cannot be found again after it was written."""
         return LogUnavailable(
-            f"{name} was written to {self.base} and cannot be read back ({error}): nothing of it "
+            f"{name} was written to {self.url} and cannot be read back ({error}): nothing of it "
             "was moved, and the log is as it was; check the disk, then try again"
         )
 
@@ -287,9 +251,14 @@ class PackFolder:
             found = self._files.find(self._root)
         except FileNotFoundError:
             return []
+        except self.errors as error:
+            raise LogUnavailable(
+                f"{self.url} cannot be looked through ({_said(error)}): nothing was moved; check "
+                "the connection and the permissions, then try again"
+            ) from error
         names = []
         for path in found:
-            if not path.endswith((_SUFFIX, _PARTIAL) if whole else _PARTIAL):
+            if not path.endswith((_SUFFIX, PARTIAL) if whole else PARTIAL):
                 continue
             try:
                 modified_us = int(self._files.modified(path).timestamp() * 1_000_000)
@@ -301,5 +270,9 @@ class PackFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file; nothing happens where it is gone, or cannot be removed yet."""
-        with suppress(OSError):
+        with suppress(self.errors):
             self._files.rm(self._path(name))
+
+
+def _said(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error or type(error).__name__)

@@ -11,7 +11,7 @@ from unittest import mock
 
 from tests.unit.packs_scene import move
 
-from madlog.topics import _embedded_moving, _embedded_packs
+from madlog.topics import _embedded_moving
 from madlog.topics._embedded_packs import PackFolder
 from madlog.topics._embedded_storage import sync_folder
 from madlog.topics.embedded import EmbeddedLog
@@ -40,9 +40,9 @@ def stepping(step: Callable[[str], None]) -> Iterator[None]:
         step("rename")
         replace(old, new)
 
-    def synced(folder: Path) -> None:
+    def synced(folder: PackFolder, path: str) -> None:
         step("sync folder")
-        sync_folder(folder)
+        sync_folder(Path(path))
 
     def named(*arguments: Any) -> bool:
         step("name")
@@ -53,7 +53,7 @@ def stepping(step: Callable[[str], None]) -> Iterator[None]:
     with (
         mock.patch.object(PackFolder, "_put", put),
         mock.patch.object(os, "replace", renamed),
-        mock.patch.object(_embedded_packs, "sync_folder", synced),
+        mock.patch.object(PackFolder, "_sync", synced),
         mock.patch.object(_embedded_moving, "name_pack", named),
     ):
         yield
