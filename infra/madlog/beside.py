@@ -1,6 +1,7 @@
 """A second process that computes what it is given: one core learns while another decides.
 
-It is started when there is enough to do that this pays, and ends with who started it.
+It is started when there is enough to do that this pays, and ends with who started it, also by
+kill -9: a worker of concurrent.futures goes on then (seen on Python 3.11).
 """
 
 import asyncio

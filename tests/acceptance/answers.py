@@ -1,6 +1,5 @@
 """All that a log says, without what its own clock and its own counting of offsets put in."""
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +8,7 @@ from madlog.analytics.lake import LakeSource, LakeStore
 from madlog.analytics.output import json_rows
 from madlog.analytics.questions import ask, questions
 from madlog.analytics.sql import query
-from madlog.analytics.tables import LogSource, Source, Table, Tables
-from madlog.topics import EventLog, Vector
+from madlog.analytics.tables import LogSource, Once
 from madlog.wiring import opened
 
 __all__ = ("Answers", "answers_of")
@@ -44,20 +42,6 @@ class Answers:
     questions: dict[str, list[dict[str, Any]]]
 
 
-class _Once:
-    """The tables of a log that nobody writes to, each read once for all questions."""
-
-    def __init__(self, log: EventLog, lake: LakeStore | None) -> None:
-        self._source: Source = LogSource(log) if lake is None else LakeSource(log, lake)
-        self._tables: dict[str, Table] = {}
-
-    async def tables(self, names: Collection[str], end: Vector) -> Tables:
-        missing = set(names) - self._tables.keys()
-        if missing:
-            self._tables.update((await self._source.tables(missing, end)).kinds)
-        return Tables({name: self._tables[name] for name in names})
-
-
 async def answers_of(url: str, conversation: str, lake: LakeStore | None = None) -> Answers:
     """Ask a log, or its lake, all that has a name; `conversation` stands in for the latest."""
     given = {**_GIVEN, "conversation": conversation, **await _named(url, conversation)}
@@ -67,7 +51,7 @@ async def answers_of(url: str, conversation: str, lake: LakeStore | None = None)
         found = await query(log, "select * from decisions order by event_id", source=over)
         decisions = {row["event_id"]: _lasting(row) for row in json_rows(found)}
         told = {}
-        read = _Once(log, lake)
+        read = Once(over or LogSource(log))
         for name, question in questions().items():
             if name in _OF_PLACES:
                 continue

@@ -1,6 +1,7 @@
 """How an answer is printed: a table for people, or lines, files and streams for programs."""
 
 import sys
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from madlog.cli._context import State, note, print_rows
@@ -52,13 +53,11 @@ async def _table(answer: "Answer") -> None:
     shown: list[dict[str, Any]] = []
     size, cut = 0, False
     async for part in answer.parts:
-        left = _TABLE_ROWS - len(shown)
-        cut = part.table.num_rows > left or size > _TABLE_BYTES
-        if cut and (left <= 0 or size > _TABLE_BYTES):
-            break
+        room = _TABLE_ROWS - len(shown) if size <= _TABLE_BYTES else 0
+        shown += islice(rows(part), room)
         size += part.table.nbytes
-        shown += list(rows(part))[:left]
-        if cut:
+        if part.table.num_rows > room:
+            cut = True
             break
     print_rows(State(None, False), shown, answer.columns, empty="no rows")
     if cut:
