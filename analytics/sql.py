@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from madlog.analytics.columns import KINDS, schema_of
 from madlog.analytics.errors import BadParameter, BadSql, LakeDamaged
+from madlog.analytics.parsed import nodes
 from madlog.analytics.prices import NO_PRICES, PriceList
 from madlog.analytics.search_sql import Search, add_search
 from madlog.analytics.sql_errors import told
@@ -335,20 +336,13 @@ def _named(con: duckdb.DuckDBPyConnection, sql: str) -> _Named:
 
 def _collect(tree: Any, tables: set[str], functions: set[str], own: set[str]) -> None:
     """Gather the tables and table functions that a tree names, and the tables of its WITHs."""
-    # Kept as a stack: an expression of some thousand terms nests as deep.
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            if isinstance(node.get("table_name"), str):
-                tables.add(node["table_name"].lower().strip('"'))
-            if node.get("type") == "TABLE_FUNCTION":
-                functions.add(str(node.get("function", {}).get("function_name", "")).lower())
-            if node.get("cte_map"):
-                own |= {one["key"].lower() for one in node["cte_map"]["map"]}
-            stack.extend(node.values())
+    for node in nodes(tree):
+        if isinstance(node.get("table_name"), str):
+            tables.add(node["table_name"].lower().strip('"'))
+        if node.get("type") == "TABLE_FUNCTION":
+            functions.add(str(node.get("function", {}).get("function_name", "")).lower())
+        if node.get("cte_map"):
+            own |= {one["key"].lower() for one in node["cte_map"]["map"]}
 
 
 def define(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from madlog.analytics.columns import ALL
+from madlog.analytics.parsed import nodes
 
 __all__ = ("TABLE_PREFIX", "VIEWS", "View", "numbers_turns")
 
@@ -152,19 +153,12 @@ def numbers_turns(tree: Any) -> bool:
     """Tell whether a parsed SELECT may ask for turn_number: by name, by a star, in a whole row."""
     columns: set[str] = set()
     tables = {"turn_number"}
-    # Kept as a stack: an expression of some thousand terms nests as deep.
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            stack.extend(node.values())
-            by_place = node.get("class") in ("STAR", "POSITIONAL_REFERENCE")
-            if by_place or node.get("column_name_alias") or node.get("ref_type") == "NATURAL":
-                return True
-            columns |= {name.lower() for name in node.get("column_names", ())[-1:]}
-            columns |= {name.lower() for name in node.get("using_columns", ())}
-            if "sample" in node:  # of tables and subqueries; a column of that name is a whole row
-                tables |= {str(node.get(name)).lower() for name in ("alias", "table_name")}
+    for node in nodes(tree):
+        by_place = node.get("class") in ("STAR", "POSITIONAL_REFERENCE")
+        if by_place or node.get("column_name_alias") or node.get("ref_type") == "NATURAL":
+            return True
+        columns |= {name.lower() for name in node.get("column_names", ())[-1:]}
+        columns |= {name.lower() for name in node.get("using_columns", ())}
+        if "sample" in node:  # of tables and subqueries; a column of that name is a whole row
+            tables |= {str(node.get(name)).lower() for name in ("alias", "table_name")}
     return bool(columns & tables)

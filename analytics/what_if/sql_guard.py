@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from madlog.analytics.errors import SqlLimit
+from madlog.analytics.parsed import nodes
 from madlog.analytics.what_if.acts import Act, Acts
 from madlog.analytics.what_if.errors import BadGuard, GuardFailed, GuardTooSlow
 
@@ -148,12 +149,12 @@ def _causal(con: duckdb.DuckDBPyConnection, predicate: str) -> str:
     if outer["type"] != "SELECT_NODE" or outer["from_table"].get("table_name") != "call":
         raise BadGuard("the guard is no SQL expression that is true or false for a call")
     bound: list[int] = []
-    for node in _nodes(outer["where_clause"]):
+    for node in nodes(outer["where_clause"]):
         if node.get("type") == "SELECT_NODE":
             bound += [id(source) for source in _bind(node)]
         elif node.get("type") == "TABLE_FUNCTION" and _function(node) not in ("unnest", "range"):
             raise BadGuard(f"a guard reads past and begun, and not {_function(node)}()")
-    tables = [node for node in _nodes(outer["where_clause"]) if node.get("type") == "BASE_TABLE"]
+    tables = [node for node in nodes(outer["where_clause"]) if node.get("type") == "BASE_TABLE"]
     if len(bound) != len(tables):
         raise BadGuard("a guard reads past and begun in plain subqueries only: SELECT … FROM past")
     # Deserialised by the same version that parsed it, so the text is what was checked.
@@ -171,18 +172,6 @@ def _where(predicate: str, place: int) -> str:
 
 def _function(node: Mapping[str, Any]) -> str:
     return str(node.get("function", {}).get("function_name", "")).lower()
-
-
-def _nodes(tree: Any) -> Iterator[dict[str, Any]]:
-    # Kept as a stack: an expression of some thousand terms nests as deep.
-    stack = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, list):
-            stack.extend(node)
-        elif isinstance(node, dict):
-            yield node
-            stack.extend(node.values())
 
 
 def _bind(select: dict[str, Any]) -> list[dict[str, Any]]:
