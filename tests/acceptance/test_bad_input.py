@@ -174,6 +174,14 @@ def test_sql_that_is_not_one_select_over_the_views_is_refused(log: Path, query: 
     madlog("sql", query, cwd=log).refused(2)
 
 
+def test_a_file_of_another_format_names_its_lines_and_no_next_step(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("# Notes\n\nno JSON here\n")
+    ran = madlog("import", "notes.md", "--format", "openai-chat", cwd=tmp_path)
+    assert ran.code == 1
+    assert "notes.md:1: " in ran.err
+    assert "next:" not in ran.err
+
+
 def test_an_unknown_benchmark_is_not_passed_over(tmp_path: Path) -> None:
     assert "group-commit" in madlog("bench", "nope", cwd=tmp_path).refused(2)
 

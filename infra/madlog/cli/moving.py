@@ -106,7 +106,7 @@ async def _import(
     if state.json:
         answer["bad"] = [{"line": at, "reason": why} for at, why in report.bad]
     print_object(state, answer)
-    if not state.json and not dry_run:
+    if report.conversations and not state.json and not dry_run:
         note("next: madlog worker --until-idle, then madlog ask")
     return report
 
